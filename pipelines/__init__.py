@@ -1,0 +1,1 @@
+"""The pipeline: its definition, compilation, submission and local runner."""

@@ -1,0 +1,1 @@
+"""TorchServe with our handler, and the KServe gateway before it."""

@@ -1,0 +1,1 @@
+"""Calibration, metrics with intervals, the report and the gate."""

@@ -1,0 +1,1 @@
+"""Reading scans: sources, folder layouts, NIfTI and 2D images, phantoms."""

@@ -1,0 +1,67 @@
+"""What a study is: the record in a dataset's manifest, and the study read into memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+Layout = Literal["brats", "lgg", "images"]
+
+
+class StudyRecord(BaseModel):
+    """One study of a dataset, with its files but without their content.
+
+    Attributes:
+        study_id: Unique in the dataset, e.g. ``BraTS2021_01476``.
+        patient_id: What the patient is called in this set; None where the set does not say (2D images).
+        source: The source's short name (``phantom``, ``brats``, ``lgg``, ``kaggle`` or the folder's name).
+        layout: How the files are to be read.
+        synthetic: True for phantoms, so that no report takes them for patients.
+        images: Files by role, relative to the dataset folder. ``brats``: one file per modality. ``lgg``: the
+            single role ``slices``, files in order of their number. ``images``: the single role ``image``.
+        labels: Label files in the same order (one for ``brats``, one per slice for ``lgg``), or empty.
+        tumour: The class of a 2D image from its folder (``yes``/``no``); None where a mask decides.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    study_id: str
+    patient_id: str | None
+    source: str
+    layout: Layout
+    synthetic: bool = False
+    images: dict[str, tuple[str, ...]]
+    labels: tuple[str, ...] = ()
+    tumour: bool | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study in memory, oriented for display.
+
+    Rows run from anterior to posterior, columns from the patient's right to the left (the radiological view:
+    the patient's right is on the left of the picture), slices from inferior to superior.
+
+    Attributes:
+        record: Where it came from.
+        modalities: Names of the channels that the study really has, in the order of ``image``'s first axis.
+        image: ``[C, Z, H, W]``, raw intensities, all finite.
+        labels: ``[Z, H, W]`` uint8 with BraTS values 0, 1, 2, 4, or None.
+        known_regions: The regions that ``labels`` tells; the others are unknown, not empty.
+        spacing_mm: ``(between slices, row, column)`` in mm; 1.0 where the file does not say.
+        spacing_known: Whether the spacing came from the file.
+        warnings: What a reader should know, one line each.
+    """
+
+    record: StudyRecord
+    modalities: tuple[str, ...]
+    image: NDArray[np.generic]
+    labels: NDArray[np.uint8] | None
+    known_regions: tuple[str, ...]
+    spacing_mm: tuple[float, float, float]
+    spacing_known: bool
+    warnings: tuple[str, ...] = field(default=())

@@ -1,0 +1,1 @@
+"""One training loop, three stages, exact resume."""
