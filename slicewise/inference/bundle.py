@@ -1,0 +1,183 @@
+"""The model bundle: what training hands to serving.
+
+A folder with ``model.safetensors``, ``bundle.json`` and a model card. Data, not code: nothing in it is ever
+executed or unpickled, and the digest of every file is verified before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from slicewise import RESEARCH_USE, __version__
+from slicewise.config import REGIONS, ModelConfig, SliceConfig
+from slicewise.errors import BundleError
+from slicewise.files import atomic_folder, sha256_file, write_json
+from slicewise.model.network import MultiTaskUNet
+
+WEIGHTS = "model.safetensors"
+CARD = "model_card.md"
+META = "bundle.json"
+CURE = "package the model again with 'slicewise package', or copy the whole bundle folder again"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Temperature(_Part):
+    """Temperature scaling of one output (Guo et al., ICML 2017): ``p = sigmoid(logit / temperature)``.
+
+    Attributes:
+        temperature: 1.0 when calibration did not help.
+        kept: Whether the fitted temperature lowered the held-out negative log-likelihood.
+        reason: Why it was kept or not.
+        n: On how many values it was fitted.
+        nll_before: Held-out NLL without it.
+        nll_after: Held-out NLL with it.
+    """
+
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    kept: bool = False
+    reason: str = "not fitted"
+    n: int = 0
+    nll_before: float | None = None
+    nll_after: float | None = None
+
+
+class Threshold(_Part):
+    """The decision threshold on the calibrated probability, and the rule that chose it."""
+
+    value: Annotated[float, Field(ge=0, le=1)] = 0.5
+    rule: str = "default"
+
+
+class Calibration(_Part):
+    """Everything that turns logits into probabilities and decisions."""
+
+    tumour: Temperature = Temperature()
+    regions: dict[str, Temperature] = Field(default_factory=lambda: {name: Temperature() for name in REGIONS})
+    threshold: Threshold = Threshold()
+    region_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+
+class FileDigest(_Part):
+    """Size and SHA-256 of one file of the bundle."""
+
+    bytes: int
+    sha256: str
+
+
+class BundleMeta(_Part):
+    """The content of ``bundle.json``."""
+
+    format: Literal["slicewise-bundle"] = "slicewise-bundle"
+    version: Literal[1] = 1
+    research_use: str = RESEARCH_USE
+    created: str = ""
+    slicewise_version: str = __version__
+    name: str = "slicewise"
+    model_version: str = "1"
+    architecture: ModelConfig
+    preprocessing: SliceConfig
+    regions: tuple[str, ...] = REGIONS
+    calibration: Calibration = Calibration()
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    synthetic: bool = False
+    sources: tuple[str, ...] = ()
+    data_digest: str = ""
+    files: dict[str, FileDigest] = Field(default_factory=dict)
+
+
+class Bundle:
+    """A verified bundle.
+
+    Attributes:
+        folder: Where it lies.
+        meta: What ``bundle.json`` says.
+        digest: SHA-256 of ``bundle.json``, which itself holds the digests of all other files.
+    """
+
+    def __init__(self, folder: Path, meta: BundleMeta) -> None:
+        self.folder = folder
+        self.meta = meta
+        self.digest = sha256_file(folder / META)
+
+    def network(self) -> MultiTaskUNet:
+        """The network with its weights, in evaluation mode, on the CPU.
+
+        Raises:
+            BundleError: The weights do not fit the architecture.
+        """
+        network = MultiTaskUNet(len(self.meta.preprocessing.modalities), self.meta.architecture)
+        try:
+            network.load_state_dict(load_file(self.folder / WEIGHTS))
+        except (RuntimeError, SafetensorError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise BundleError(f"{self.folder / WEIGHTS} does not fit bundle.json: {reason}", CURE) from error
+        return network.eval()
+
+
+def write_bundle(
+    out: Path, weights: dict[str, torch.Tensor], meta: BundleMeta, texts: dict[str, str] | None = None
+) -> Bundle:
+    """Write a bundle folder, atomically.
+
+    Args:
+        out: The folder to make; an older bundle there is replaced.
+        weights: The network's state.
+        meta: All of ``bundle.json`` but ``created`` and ``files``.
+        texts: Further text files by name, for instance the model card.
+    """
+    with atomic_folder(out) as folder:
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
+        for name, text in (texts or {}).items():
+            (folder / name).write_text(text, encoding="utf-8")
+        digests = {
+            path.name: FileDigest(bytes=path.stat().st_size, sha256=sha256_file(path))
+            for path in sorted(folder.iterdir())
+        }
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        complete = meta.model_copy(update={"files": digests, "created": created})
+        write_json(folder / META, complete.model_dump(mode="json"))
+    return load_bundle(out)
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read and verify a bundle.
+
+    Raises:
+        BundleError: Missing, not a bundle, of a newer format, a file absent, or a digest that does not match.
+    """
+    try:
+        meta = BundleMeta.model_validate(json.loads((folder / META).read_text(encoding="utf-8")))
+    except OSError as error:
+        raise BundleError(f"{folder} is not a bundle: cannot read {META} ({error.strerror})", CURE) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{folder / META} is not JSON", CURE) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{folder / META}: {key}: {first['msg']}", CURE) from error
+    if WEIGHTS not in meta.files:
+        raise BundleError(f"{folder / META} lists no {WEIGHTS}", CURE)
+    for name, expected in meta.files.items():
+        _verify(folder, name, expected)
+    return Bundle(folder, meta)
+
+
+def _verify(folder: Path, name: str, expected: FileDigest) -> None:
+    path = folder / name
+    if Path(name).name != name:
+        raise BundleError(f"{folder / META} lists {name!r}, which lies outside the bundle", CURE)
+    if not path.is_file():
+        raise BundleError(f"{path} is missing", CURE)
+    if path.stat().st_size != expected.bytes or sha256_file(path) != expected.sha256:
+        raise BundleError(f"{path} was changed: its SHA-256 is not the one in {META}", CURE)
