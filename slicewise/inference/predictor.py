@@ -156,9 +156,7 @@ class Predictor:
         outcomes: list[PreparedSlice | InputError] = []
         for item in items:
             try:
-                prepared = prepare_slice(
-                    item.image, item.modalities, self.meta.preprocessing, item.pixel_mm
-                )
+                prepared = prepare_slice(item.image, item.modalities, self.meta.preprocessing, item.pixel_mm)
                 outcomes.append(prepared)
             except InputError as error:
                 outcomes.append(error)
@@ -200,7 +198,10 @@ class Predictor:
                 regions = dict(zip(chosen, maps, strict=True))
             if "uncertainty" in options.tasks and chosen:
                 maps = predictive_entropy(
-                    self.network, picked, options.n_mc_samples, self.meta.calibration.regions["WT"].temperature
+                    self.network,
+                    picked,
+                    options.n_mc_samples,
+                    self.meta.calibration.regions["WT"].temperature,
                 )
                 uncertainty = dict(zip(chosen, maps, strict=True))
         explained = grad_cam(self.network, features[-1]) if "explain" in options.tasks else None
@@ -211,9 +212,7 @@ class Predictor:
         tensor = torch.from_numpy(batch).to(self.device, torch.float32)
         return tensor.contiguous(memory_format=torch.channels_last)
 
-    def _to_decode(
-        self, tumour: NDArray[np.float32], options: PredictOptions, threshold: float
-    ) -> list[int]:
+    def _to_decode(self, tumour: NDArray[np.float32], options: PredictOptions, threshold: float) -> list[int]:
         if not options.conditional:
             return list(range(len(tumour)))
         probability = sigmoid(tumour / self.meta.calibration.tumour.temperature)

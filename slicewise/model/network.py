@@ -7,6 +7,7 @@ else is in its batch, which dynamic batching in serving depends on.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -77,7 +78,7 @@ class Decoder(nn.Module):
     def __init__(self, base_filters: int, out_channels: int, dropout: float) -> None:
         super().__init__()
         widths = [base_filters * 2**level for level in reversed(range(DEPTH))]
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(itertools.pairwise(widths))
         self.ups = nn.ModuleList(nn.ConvTranspose2d(a, b, kernel_size=2, stride=2) for a, b in pairs)
         self.blocks = nn.ModuleList(ConvBlock(a, b) for a, b in pairs)
         self.dropouts = nn.ModuleList(nn.Dropout2d(dropout if level < 2 else 0.0) for level in range(len(pairs)))

@@ -96,9 +96,7 @@ def prepare_slice(
     return PreparedSlice(output, present, geometry, foreground)
 
 
-def check_channels(
-    image: NDArray[np.generic], modalities: Sequence[str], config: SliceConfig
-) -> tuple[str, ...]:
+def check_channels(image: NDArray[np.generic], modalities: Sequence[str], config: SliceConfig) -> tuple[str, ...]:
     """The network's channel for each of the image's channels.
 
     Raises:
@@ -140,9 +138,7 @@ def foreground_mask(image: NDArray[np.float32], fraction: float) -> NDArray[np.b
     return mask if mask.any() else np.ones_like(mask)
 
 
-def crop_box(
-    foreground: NDArray[np.bool_], config: SliceConfig, pixel_mm: tuple[float, float]
-) -> SliceGeometry:
+def crop_box(foreground: NDArray[np.bool_], config: SliceConfig, pixel_mm: tuple[float, float]) -> SliceGeometry:
     """The square (in mm) around the head that the network sees."""
     height, width = foreground.shape
     rows = np.flatnonzero(foreground.any(axis=1))
@@ -156,9 +152,7 @@ def crop_box(
     return SliceGeometry((height, width), top, left, box)
 
 
-def z_score(
-    channel: NDArray[np.float32], foreground: NDArray[np.bool_], clip: float
-) -> NDArray[np.float32] | None:
+def z_score(channel: NDArray[np.float32], foreground: NDArray[np.bool_], clip: float) -> NDArray[np.float32] | None:
     """z-scores ``[H, W]`` inside the foreground, clipped, 0 outside; None where the channel is constant."""
     values = channel[foreground].astype(np.float64)
     mean, std = values.mean(), values.std()

@@ -1,0 +1,55 @@
+"""The library's half of the ``package`` stage: weights, calibration and figures become a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from slicewise.config import ModelConfig
+from slicewise.evaluation.calibrate import FILE as CALIBRATION_FILE
+from slicewise.evaluation.evaluate import FILE as METRICS_FILE
+from slicewise.evaluation.report import model_card
+from slicewise.files import read_json
+from slicewise.inference.bundle import CARD, Bundle, BundleMeta, Calibration, write_bundle
+from slicewise.slices.store import SliceStore
+from slicewise.training.stage import WEIGHTS
+
+
+def make_bundle(
+    store: Path, weights: Path, calibration: Path, evaluation: Path, model: ModelConfig, name: str, out: Path
+) -> Bundle:
+    """Write the bundle of a trained, calibrated and evaluated model.
+
+    Args:
+        store: The slice store the model was trained on; its preprocessing goes into the bundle.
+        weights: The folder of the last stage.
+        calibration: The folder of ``calibration.json``.
+        evaluation: The folder of ``metrics.json``.
+        model: The section ``model``.
+        name: The model's name.
+        out: The bundle's folder.
+    """
+    index = SliceStore(store).index
+    metrics = read_json(evaluation / METRICS_FILE)
+    meta = BundleMeta(
+        name=name,
+        architecture=model,
+        preprocessing=index.preprocessing,
+        calibration=Calibration.model_validate(read_json(calibration / CALIBRATION_FILE)["calibration"]),
+        metrics=key_figures(metrics),
+        synthetic=metrics["synthetic"],
+        sources=index.sources,
+        data_digest=index.data_digest,
+    )
+    card = model_card(metrics, name, index.preprocessing.modalities)
+    return write_bundle(out, load_file(weights / WEIGHTS), meta, {CARD: card})
+
+
+def key_figures(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The figures that travel with a bundle, each with its interval and n."""
+    figures = metrics["classification"]["slice"]["figures"]
+    names = ("roc_auc", "pr_auc", "accuracy", "sensitivity", "specificity", "ece")
+    dice = {f"dice_{region.lower()}": row["dice"] for region, row in metrics["segmentation"].items()}
+    return {name: figures[name] for name in names if name in figures} | dice

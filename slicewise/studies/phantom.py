@@ -1,0 +1,150 @@
+"""Synthetic studies: brain-like scans with tumours, for trying the pipeline without patients.
+
+Not a physical simulation: tissue shares per voxel (``anatomy``, ``lesions``) become four modalities by a
+table of relative intensities with the usual contrasts, then each study gets its own scanner: intensity
+scale, bias field, blur and Rician noise (Gudbjartsson & Patz, 1995).
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from slicewise.config import MODALITIES, PhantomConfig
+from slicewise.studies.anatomy import Anatomy, make_anatomy
+from slicewise.studies.fields import Grid, Volume, make_grid, smooth_noise
+from slicewise.studies.lesions import Lesions, draw_tumours, grow, harmless, push_aside
+
+logger = logging.getLogger(__name__)
+
+COMPRESS_LEVEL = 1
+# Relative intensity of:  fluid grey  white oedema necrosis solid enhancing hyperintensity vessel
+CONTRAST: dict[str, tuple[float, ...]] = {
+    "flair": (0.16, 0.62, 0.50, 0.90, 0.58, 0.88, 0.80, 0.88, 0.40),
+    "t1": (0.26, 0.58, 0.86, 0.60, 0.40, 0.48, 0.60, 0.72, 0.50),
+    "t1ce": (0.26, 0.57, 0.82, 0.58, 0.34, 0.46, 1.30, 0.70, 1.15),
+    "t2": (1.00, 0.55, 0.38, 0.82, 0.92, 0.90, 0.66, 0.66, 0.45),
+}
+
+# How much each of these differs from study to study: lesions more than normal tissue.
+TABLE_SPREAD = np.asarray([0.05, 0.05, 0.03, 0.12, 0.1, 0.12, 0.12, 0.1, 0.15], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class PhantomStudy:
+    """One synthetic study.
+
+    Attributes:
+        study_id: E.g. ``Phantom_0007``.
+        images: Per modality, ``[X, Y, Z]`` int16, exactly 0 outside the brain.
+        label: ``[X, Y, Z]`` uint8 with BraTS values 0, 1, 2, 4.
+        affine: 4×4, voxel to mm; axis codes L, P, S as in BraTS.
+        tumour: Whether there is a tumour.
+    """
+
+    study_id: str
+    images: dict[str, NDArray[np.int16]]
+    label: NDArray[np.uint8]
+    affine: NDArray[np.float64]
+    tumour: bool
+
+
+def is_healthy(index: int, healthy_share: float, seed: int) -> bool:
+    """Whether study ``index`` has no tumour.
+
+    A rotation rule: among any ``n`` consecutive studies the healthy ones number ``n × healthy_share``,
+    rounded up or down, so that even a small set has both kinds.
+    """
+    phase = float(np.random.default_rng([seed, 0x5EED]).random())
+    return int(np.floor((index + 1) * healthy_share + phase)) > int(np.floor(index * healthy_share + phase))
+
+
+def make_phantom(index: int, config: PhantomConfig, seed: int) -> PhantomStudy:
+    """Make one study; the same arguments give the same voxels."""
+    rng = np.random.default_rng([seed, index])
+    grid = make_grid(config.shape, config.spacing_mm, size=float(rng.uniform(0.93, 1.0)))
+    ill = not is_healthy(index, config.healthy_share, seed)
+    tumours = draw_tumours(rng) if ill else []
+    inner = push_aside(grid, tumours, strength=float(rng.uniform(0.1, 0.35)))
+    anatomy = make_anatomy(rng, grid, inner)
+    lesions = grow(rng, grid, anatomy, tumours)
+    tissues = _tissues(anatomy, lesions, *harmless(rng, grid, anatomy))
+    level = float(np.exp(rng.uniform(np.log(150), np.log(2500))))
+    images = {name: _scan(rng, grid, anatomy, tissues, name, level) for name in MODALITIES}
+    sx, sy, sz = config.spacing_mm
+    affine = np.diag([-sx, -sy, sz, 1.0])
+    affine[1, 3] = (config.shape[1] - 1) * sy
+    return PhantomStudy(f"Phantom_{index:04d}", images, lesions.label, affine, bool(lesions.label.any()))
+
+
+def _tissues(anatomy: Anatomy, lesions: Lesions, bright: Volume, vessels: Volume) -> Volume:
+    """Tissue shares ``[9, X, Y, Z]`` in the order of ``CONTRAST``, summing to 1 at each voxel."""
+    ill = [lesions.oedema, lesions.necrotic, lesions.solid, lesions.enhancing]
+    rest = 1 - sum(ill[1:], ill[0])
+    vessel = vessels * rest
+    rest = rest - vessel
+    return np.stack(
+        [
+            anatomy.csf * rest,
+            anatomy.grey * rest,
+            (anatomy.white - bright) * rest,
+            *ill,
+            bright * rest,
+            vessel,
+        ]
+    )
+
+
+def _scan(
+    rng: np.random.Generator, grid: Grid, anatomy: Anatomy, tissues: Volume, name: str, level: float
+) -> NDArray[np.int16]:
+    """One modality as one scanner would give it: ``[X, Y, Z]`` int16, 0 outside the brain."""
+    table = np.asarray(CONTRAST[name], dtype=np.float32)
+    table = table * (1 + TABLE_SPREAD * rng.standard_normal(table.size, dtype=np.float32))
+    signal = np.tensordot(table, tissues, axes=1)
+    signal *= 1 + 0.04 * smooth_noise(rng, grid, 6)  # texture
+    blur = (rng.uniform(0.2, 0.5), rng.uniform(0.2, 0.5), rng.uniform(0.0, 0.5))
+    signal = ndimage.gaussian_filter(signal, blur, truncate=2.5)
+    signal *= np.exp(np.float32(rng.uniform(0.04, 0.14)) * smooth_noise(rng, grid, 90))  # bias field
+    sigma = np.float32(rng.uniform(0.012, 0.035))
+    noise = rng.standard_normal((2, *grid.shape), dtype=np.float32) * sigma
+    signal = np.hypot(signal + noise[0], noise[1])
+    scaled = signal * np.float32(level * np.exp(rng.normal(0, 0.3)))
+    return np.where(anatomy.brain, np.clip(np.rint(scaled), 1, 32767), 0).astype(np.int16)
+
+
+def write_phantoms(
+    config: PhantomConfig, seed: int, folder: Path, progress: Callable[[str, int, int], None] | None = None
+) -> None:
+    """Write ``config.n_studies`` studies in BraTS naming; the same arguments give the same bytes.
+
+    Args:
+        config: How many, and of what size.
+        seed: Source of every random choice.
+        folder: Gets one folder per study.
+        progress: Called with (what, done, total) after each study.
+    """
+    for index in range(config.n_studies):
+        study = make_phantom(index, config, seed)
+        _write_study(study, folder / study.study_id)
+        if progress is not None:
+            progress("phantom", index + 1, config.n_studies)
+    logger.info("made %d phantoms in %s", config.n_studies, folder)
+
+
+def _write_study(study: PhantomStudy, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    volumes: dict[str, NDArray[np.int16] | NDArray[np.uint8]] = {**study.images, "seg": study.label}
+    for name, volume in volumes.items():
+        image = nib.Nifti1Image(volume, study.affine)
+        image.header.set_xyzt_units("mm")
+        packed = gzip.compress(image.to_bytes(), compresslevel=COMPRESS_LEVEL, mtime=0)
+        (folder / f"{study.study_id}_{name}.nii.gz").write_bytes(packed)
