@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from slicewise.errors import ConfigError
 
-MODALITIES = ("flair", "t1", "t1ce", "t2")
+Modality = Literal["flair", "t1", "t1ce", "t2"]
+MODALITIES: tuple[Modality, ...] = ("flair", "t1", "t1ce", "t2")
 REGIONS = ("WT", "TC", "ET")
 STAGES = ("seg_warmup", "cls_head", "joint")
 
-Modality = Literal["flair", "t1", "t1ce", "t2"]
 StageName = Literal["seg_warmup", "cls_head", "joint"]
 Preset = Literal["small", "medium", "large"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -196,12 +196,12 @@ class EvaluateConfig(Section):
 
 
 class GateConfig(Section):
-    """Least (``min_``) and greatest (``max_``) acceptable test figures; null switches one off."""
+    """Least (``min_``) and greatest (``max_``) acceptable test figures; null or left out is not judged."""
 
-    min_roc_auc: Share | None = 0.6
+    min_roc_auc: Share | None = None
     min_sensitivity: Share | None = None
-    min_dice_wt: Share | None = 0.2
-    max_ece: Share | None = 0.4
+    min_dice_wt: Share | None = None
+    max_ece: Share | None = None
 
 
 class ServeConfig(Section):
@@ -234,6 +234,11 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     gate: GateConfig = GateConfig()
     serve: ServeConfig = ServeConfig()
+
+    def section(self, name: str) -> dict[str, Any]:
+        """One section as plain data, without the keys that are null: KFP parameters know no null."""
+        section: Section = getattr(self, name)
+        return section.model_dump(mode="json", exclude_none=True)
 
 
 def config_folder() -> Path:

@@ -74,7 +74,7 @@ def is_alive(pid: int) -> bool:
 
 
 def _open_pidfd(pid: int) -> int | None:
-    """A descriptor that becomes readable when ``pid`` ends; -1: it has ended; None: the system has no such thing."""
+    """A descriptor that becomes readable when ``pid`` ends; -1: already ended; None: not on this system."""
     if not hasattr(os, "pidfd_open"):
         return None
     try:

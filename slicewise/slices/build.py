@@ -22,7 +22,7 @@ from slicewise.progress import Update
 from slicewise.slices.selection import select_slices
 from slicewise.slices.store import INDEX, SliceEntry, SliceStore, StoreIndex, StudyEntry, StudyFailure
 from slicewise.slices.transform import pixel_area_mm2, prepare_labels, prepare_slice
-from slicewise.studies.acquire import load_dataset
+from slicewise.studies.dataset import load_dataset
 from slicewise.studies.reading import read_study
 from slicewise.studies.study import Study, StudyRecord
 

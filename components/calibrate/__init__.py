@@ -1,0 +1,1 @@
+"""The calibrate stage as a Kubeflow component."""

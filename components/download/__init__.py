@@ -1,0 +1,1 @@
+"""The download stage as a Kubeflow component."""

@@ -1,0 +1,27 @@
+"""Component ``download``: sources to a dataset folder."""
+
+from kfp import dsl
+
+from components.images import PIPELINE_IMAGE
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def download(
+    sources: list,  # type: ignore[type-arg]
+    download: dict,  # type: ignore[type-arg]
+    seed: int,
+    run_folder: str,
+    dataset: dsl.Output[dsl.Dataset],
+) -> None:
+    """Resolve sources into a dataset folder with a manifest of every file.
+
+    Args:
+        sources: Folders, or ``phantom``.
+        download: The configuration's section ``download``.
+        seed: Seed of the phantoms.
+        run_folder: The local run's folder; empty in a cluster.
+        dataset: The dataset folder.
+    """
+    from components.download.stage import run
+
+    run(sources, download, seed, run_folder, dataset)

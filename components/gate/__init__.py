@@ -1,0 +1,1 @@
+"""The gate stage as a Kubeflow component."""

@@ -1,0 +1,1 @@
+"""The package stage as a Kubeflow component."""
