@@ -18,6 +18,8 @@ from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
 POLL_S = 0.5
+# The command's process id, for its own children: by the time they look, their parent may be another already.
+OWNER_VARIABLE = "SLICEWISE_OWNER_PID"
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ def set_parent_death_signal(number: int = signal.SIGKILL) -> bool:
     """
     if sys.platform != "linux":
         return False
-    return ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0) == 0
+    return bool(ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0) == 0)
 
 
 def exit_with_owner(pid: int, on_exit: Callable[[], None]) -> threading.Thread:
@@ -92,6 +94,7 @@ def exec_with_parent(arguments: list[str]) -> None:
     if os.getppid() != int(parent):
         log.error("process %s, which started %s, has ended", parent, command[0])
         sys.exit(1)
+    os.environ[OWNER_VARIABLE] = str(os.getpid())
     os.execvp(command[0], command)
 
 

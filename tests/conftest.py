@@ -1,0 +1,18 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real scans; tests that need it are skipped where it is absent."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("SLICEWISE_TEST_DATA", default))
+    if not folder.is_dir():
+        pytest.skip("no real scans here: set SLICEWISE_TEST_DATA to a folder with brats/, lgg/ and kaggle/")
+    return folder
