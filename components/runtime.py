@@ -58,7 +58,7 @@ def stage(name: str, run_folder: str) -> Iterator[StageRecord]:
     try:
         yield record
     except SliceWiseError as error:
-        logger.error("%s %s", ERROR_MARK, error)  # noqa: TRY400 - one line, no traceback
+        logger.error("%s %s", ERROR_MARK, error)
         raise SystemExit(1) from None
     if run_folder:
         body = {

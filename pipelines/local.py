@@ -56,7 +56,7 @@ def run_pipeline(run: Run, console: Console, *, keep: bool) -> dict[str, dict[st
     with StageDisplay(run.folder / LOG, console) as display, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with redirect_stdout(display):  # type: ignore[type-var]
+            with redirect_stdout(display):
                 pipeline(sources=run.sources, seed=run.config.seed, run_folder=str(run.folder), **arguments)
         except RuntimeError as error:
             raise _failure(run, display) from error

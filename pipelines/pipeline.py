@@ -34,15 +34,15 @@ def build_pipeline(config: Config, cluster: ClusterConfig, *, deploy_target: str
     def slicewise(  # type: ignore[no-untyped-def]
         sources: list = ["phantom"],  # type: ignore[type-arg]  # noqa: B006 - KFP copies it
         seed: int = config.seed,
-        download: dict = config.section("download"),  # type: ignore[type-arg]  # noqa: B006, B008
-        preprocess: dict = config.section("preprocess"),  # type: ignore[type-arg]  # noqa: B006, B008
-        split: dict = config.section("split"),  # type: ignore[type-arg]  # noqa: B006, B008
-        model: dict = config.section("model"),  # type: ignore[type-arg]  # noqa: B006, B008
-        train: dict = config.section("train"),  # type: ignore[type-arg]  # noqa: B006, B008
-        calibrate: dict = config.section("calibrate"),  # type: ignore[type-arg]  # noqa: B006, B008
-        evaluate: dict = config.section("evaluate"),  # type: ignore[type-arg]  # noqa: B006, B008
-        gate: dict = config.section("gate"),  # type: ignore[type-arg]  # noqa: B006, B008
-        serve: dict = config.section("serve"),  # type: ignore[type-arg]  # noqa: B006, B008
+        download: dict = config.section("download"),  # type: ignore[type-arg]  # noqa: B008
+        preprocess: dict = config.section("preprocess"),  # type: ignore[type-arg]  # noqa: B008
+        split: dict = config.section("split"),  # type: ignore[type-arg]  # noqa: B008
+        model: dict = config.section("model"),  # type: ignore[type-arg]  # noqa: B008
+        train: dict = config.section("train"),  # type: ignore[type-arg]  # noqa: B008
+        calibrate: dict = config.section("calibrate"),  # type: ignore[type-arg]  # noqa: B008
+        evaluate: dict = config.section("evaluate"),  # type: ignore[type-arg]  # noqa: B008
+        gate: dict = config.section("gate"),  # type: ignore[type-arg]  # noqa: B008
+        serve: dict = config.section("serve"),  # type: ignore[type-arg]  # noqa: B008
         deploy_target: str = deploy_target,
         run_folder: str = "",
     ):

@@ -97,7 +97,7 @@ def split(
     from slicewise.slices.split import SIDES, split_store
 
     made = split_store(store, out, settings.split, settings.seed)
-    counts = {side: len(made.side(side)) for side in SIDES}  # type: ignore[arg-type]
+    counts: dict[str, int] = {side: len(made.side(side)) for side in SIDES}
     emit({"split": str(out), **counts, "audit": made.audit}, as_json=json, text=f"{out}: {counts}, audit passed")
 
 

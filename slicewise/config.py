@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from slicewise.errors import ConfigError
 
 Modality = Literal["flair", "t1", "t1ce", "t2"]
-MODALITIES: tuple[Modality, ...] = ("flair", "t1", "t1ce", "t2")
+MODALITIES: tuple[str, ...] = ("flair", "t1", "t1ce", "t2")
 REGIONS = ("WT", "TC", "ET")
 STAGES = ("seg_warmup", "cls_head", "joint")
 
@@ -66,7 +66,7 @@ class SliceConfig(Section):
         unknown_modality: The channel by which an image of unknown modality enters.
     """
 
-    modalities: tuple[Modality, ...] = MODALITIES
+    modalities: tuple[Modality, ...] = ("flair", "t1", "t1ce", "t2")
     size: Annotated[int, Field(ge=32, le=1024, multiple_of=16)] = 96
     clip: Positive = 5.0
     foreground_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05

@@ -132,7 +132,7 @@ def _assemble(
         "synthetic": any(study.synthetic for study in store.studies.values()),
         "sources": list(store.index.sources),
         "data_digest": store.index.data_digest,
-        "split": {side: len(split.side(side)) for side in SIDES} | {"groups": len(split.groups)},  # type: ignore[arg-type]
+        "split": {side: len(split.side(side)) for side in SIDES} | {"groups": len(split.groups)},
         "audit": split.audit,
         "failures": [failure.model_dump() for failure in store.index.failures],
         "training": read_json(job.weights / RECORD),

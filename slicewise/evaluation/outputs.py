@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from slicewise.config import REGIONS, ModelConfig
+from slicewise.model.device import choose_device, place_network
 from slicewise.model.network import MultiTaskUNet
 from slicewise.progress import Update
 from slicewise.slices.batches import SliceData
@@ -49,8 +49,7 @@ def load_network(store: SliceStore, weights: Path, model: ModelConfig) -> MultiT
     """The trained network on the best device there is, in evaluation mode."""
     network = MultiTaskUNet(len(store.index.preprocessing.modalities), model)
     network.load_state_dict(load_file(weights / WEIGHTS))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+    return place_network(network, choose_device()).eval()
 
 
 def group_names(split_folder: Path) -> dict[str, str]:

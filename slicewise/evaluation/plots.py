@@ -37,6 +37,8 @@ def to_png(made: Figure) -> str:
 
 def learning_curves(training: dict[str, Any]) -> str | None:
     """Loss and validation figures over the epochs of all three stages; None when nothing was trained."""
+    from matplotlib.ticker import MaxNLocator
+
     stages = [record for record in [*training["before"], training] if record["history"]]
     if not stages:
         return None
@@ -56,7 +58,7 @@ def learning_curves(training: dict[str, Any]) -> str | None:
     right.set_ylim(0, 1.02)
     for ax in (left, right):
         ax.set_xlabel("epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         handles, labels = ax.get_legend_handles_labels()
         unique = dict(zip(labels, handles, strict=True))
         ax.legend(unique.values(), unique.keys(), frameon=False, fontsize=8)

@@ -30,4 +30,4 @@ def grad_cam(network: MultiTaskUNet, bottleneck: torch.Tensor) -> NDArray[np.flo
     cam = functional.interpolate(cam, scale_factor=2 ** (DEPTH - 1), mode="bilinear", align_corners=False)[:, 0]
     peak = cam.amax(dim=(1, 2), keepdim=True)
     scaled = torch.where(peak > 0, cam / peak.clamp_min(1e-12), torch.zeros_like(cam))
-    return scaled.float().cpu().numpy()  # type: ignore[no-any-return]
+    return scaled.float().cpu().numpy()

@@ -19,6 +19,7 @@ from slicewise.errors import InputError
 from slicewise.inference.bundle import Bundle, load_bundle
 from slicewise.inference.explain import grad_cam
 from slicewise.inference.uncertainty import predictive_entropy
+from slicewise.model.device import choose_device, place_image, place_network
 from slicewise.slices.transform import PreparedSlice, prepare_slice, restore_map
 
 TASKS = ("classify", "segment", "explain", "uncertainty")
@@ -116,11 +117,10 @@ class Predictor:
     def __init__(self, bundle: Bundle, device: str = "auto", threads: int | None = None) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        self.device = torch.device(name)
+        self.device = choose_device(device)
         self.bundle = bundle
         self.meta = bundle.meta
-        self.network = bundle.network().to(self.device, memory_format=torch.channels_last)
+        self.network = place_network(bundle.network(), self.device)
         for parameter in self.network.parameters():
             parameter.requires_grad_(False)
 
@@ -209,8 +209,7 @@ class Predictor:
 
     def to_input(self, batch: NDArray[np.float16]) -> torch.Tensor:
         """Prepared slices ``[N, C, size, size]`` to the network's input tensor."""
-        tensor = torch.from_numpy(batch).to(self.device, torch.float32)
-        return tensor.contiguous(memory_format=torch.channels_last)
+        return place_image(torch.from_numpy(batch), self.device)
 
     def _to_decode(self, tumour: NDArray[np.float32], options: PredictOptions, threshold: float) -> list[int]:
         if not options.conditional:
@@ -254,4 +253,5 @@ class Predictor:
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logistic function without overflow, in float32."""
-    return (0.5 * (1.0 + np.tanh(0.5 * logits))).astype(np.float32)
+    probability: NDArray[np.float32] = (0.5 * (1.0 + np.tanh(0.5 * logits))).astype(np.float32)
+    return probability

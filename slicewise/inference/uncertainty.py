@@ -45,4 +45,4 @@ def predictive_entropy(
                 module.eval()
     mean = (total / n_samples).clamp(1e-7, 1 - 1e-7)
     entropy = -(mean * mean.log() + (1 - mean) * (1 - mean).log())
-    return entropy.cpu().numpy()  # type: ignore[no-any-return]
+    return entropy.cpu().numpy()

@@ -38,7 +38,7 @@ def segmentation_loss(logits: Tensor, regions: Tensor, known: Tensor) -> Tensor:
     """
     weight = known[:, :, None, None]
     per_region = known.amax(dim=0)
-    dice = _dice()(torch.sigmoid(logits) * weight, regions * weight).flatten()
+    dice: Tensor = _dice()(torch.sigmoid(logits) * weight, regions * weight).flatten()
     dice = (dice * per_region).sum() / per_region.sum().clamp_min(1.0)
     entropy = functional.binary_cross_entropy_with_logits(logits, regions, reduction="none").mean(dim=(2, 3))
     return dice + (entropy * known).sum() / known.sum().clamp_min(1.0)

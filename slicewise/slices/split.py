@@ -19,9 +19,9 @@ from slicewise.slices.groups import near_duplicates, patient_groups
 from slicewise.slices.store import SliceStore
 
 logger = logging.getLogger(__name__)
-SIDES = ("train", "val", "test")
 FILE = "split.json"
 Side = Literal["train", "val", "test"]
+SIDES: tuple[Side, ...] = ("train", "val", "test")
 
 
 class Split(BaseModel):
@@ -123,11 +123,11 @@ def audit_split(store: SliceStore, split: Split, config: SplitConfig) -> dict[st
     Raises:
         LeakageError: A patient group or a duplicate pair lies on two sides, or a study is on none or two.
     """
-    listed = [key for side in SIDES for key in split.side(side)]  # type: ignore[arg-type]
+    listed = [key for side in SIDES for key in split.side(side)]
     if sorted(listed) != sorted(store.studies):
         odd = sorted(set(listed) ^ set(store.studies)) or sorted({k for k in listed if listed.count(k) > 1})
         raise LeakageError(f"the split does not list every study once: {', '.join(odd[:3])}", "split again")
-    side_of = {key: side for side in SIDES for key in split.side(side)}  # type: ignore[arg-type]
+    side_of = {key: side for side in SIDES for key in split.side(side)}
     groups = patient_groups(store, config.aliases, config.near_duplicate_correlation)
     for name, keys in groups.items():
         found = {side_of[key] for key in keys}
@@ -158,7 +158,7 @@ def split_store(store_folder: Path, out: Path, config: SplitConfig, seed: int) -
     split = make_split(store, config, seed)
     audited = split.model_copy(update={"audit": audit_split(store, split, config)})
     write_json(out / FILE, audited.model_dump(mode="json"))
-    counts = ", ".join(f"{side} {len(audited.side(side))}" for side in SIDES)  # type: ignore[arg-type]
+    counts = ", ".join(f"{side} {len(audited.side(side))}" for side in SIDES)
     logger.info("split %d patient groups: %s; audit passed", len(split.groups), counts)
     return audited
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,11 +122,11 @@ class SliceStore:
 
     def images(self, key: str) -> NDArray[np.float16]:
         """All slices of a study, ``[n, C, size, size]``, memory-mapped."""
-        return self._map(key, "image.npy")
+        return cast("NDArray[np.float16]", self._map(key, "image.npy"))
 
     def labels(self, key: str) -> NDArray[np.uint8]:
         """All label planes of a study that has labels, ``[n, size, size]``, memory-mapped."""
-        return self._map(key, "label.npy")
+        return cast("NDArray[np.uint8]", self._map(key, "label.npy"))
 
     def _map(self, key: str, name: str) -> NDArray[np.generic]:
         path = self.folder / "studies" / key / name

@@ -39,7 +39,7 @@ class Precision:
     def step(self, loss: Tensor, optimiser: torch.optim.Optimizer, network: nn.Module, grad_clip: float) -> None:
         """Backward, clip by the global norm, and one optimiser step."""
         optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(optimiser)
         nn.utils.clip_grad_norm_(network.parameters(), grad_clip)
         self.scaler.step(optimiser)

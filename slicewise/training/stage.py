@@ -21,6 +21,7 @@ from torch import nn
 from slicewise.config import ModelConfig, StageConfig, StageName, TrainConfig
 from slicewise.errors import TrainingError
 from slicewise.files import atomic_path, read_json, sha256_json, write_json
+from slicewise.model.device import choose_device, place_image, place_network
 from slicewise.model.losses import classification_loss, segmentation_loss
 from slicewise.model.network import MultiTaskUNet, count_parameters
 from slicewise.progress import Update
@@ -84,7 +85,7 @@ class _Loop:
         split = load_split(job.split)
         self.data = SliceData(self.store, split.train, selected_only=True)
         self.val = SliceData(self.store, split.val, selected_only=True)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = choose_device()
         self.precision = Precision(job.train.precision, self.device)
         self.before: dict[str, Any] | None = None if job.init is None else read_json(job.init / RECORD)
         self.network = self._network()
@@ -96,7 +97,7 @@ class _Loop:
         network = MultiTaskUNet(len(self.store.index.preprocessing.modalities), self.job.model)
         if self.job.init is not None:
             network.load_state_dict(load_file(self.job.init / WEIGHTS))
-        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return place_network(network, self.device)
 
     def _optimiser(self) -> torch.optim.AdamW:
         """Encoder, decoder and head with their own learning rates; what a stage freezes gets no gradient."""
@@ -183,7 +184,8 @@ class _Loop:
             if update:
                 done = state.epoch * steps + step + 1
                 update(done, self.config.epochs * steps, f"epoch {epoch}/{self.config.epochs}")
-        figures = validate_stage(self.network, self.val, self.job.train.batch_size, self.config.tasks)
+        weights = (self.job.train.lambda_seg, self.job.train.lambda_cls)
+        figures = validate_stage(self.network, self.val, self.job.train.batch_size, self.config.tasks, weights)
         seconds = time.perf_counter() - start
         self._record(state, {"epoch": epoch, "train_loss": total / len(order), **figures, "seconds": seconds})
 
@@ -203,7 +205,7 @@ class _Loop:
             group["lr"] = group["peak"] * factor
 
     def _step(self, batch: Batch, epoch: int) -> float:
-        image = batch.image.to(self.device).contiguous(memory_format=torch.channels_last)
+        image = place_image(batch.image, self.device)
         with self.precision.autocast():
             with torch.set_grad_enabled(self.config.encoder_lr_factor > 0):
                 features = self.network.encoder(image)
@@ -267,5 +269,5 @@ def monitor_score(monitor: str, figures: dict[str, Any]) -> float:
     """
     dice, auc = figures["val_dice"], figures["val_auc"]
     wanted = {"dice": [dice], "auc": [auc], "combined": [dice, auc]}[monitor]
-    defined = [value for value in wanted if value is not None]
-    return sum(defined) / len(defined) if defined else -figures["val_loss"]
+    defined = [float(value) for value in wanted if value is not None]
+    return sum(defined) / len(defined) if defined else -float(figures["val_loss"])

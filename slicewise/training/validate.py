@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from slicewise.config import REGIONS
+from slicewise.model.device import place_image
 from slicewise.model.losses import classification_loss, segmentation_loss
 from slicewise.model.network import MultiTaskUNet
 from slicewise.slices.batches import Batch, SliceData
@@ -37,26 +38,37 @@ def infer(network: MultiTaskUNet, data: SliceData, batch_size: int, *, segment: 
     network.eval()
     for batch in data.batches(range(len(data)), batch_size):
         with torch.inference_mode():
-            image = batch.image.to(device).contiguous(memory_format=torch.channels_last)
-            logits = network(image, segment=segment)
+            logits = network(place_image(batch.image, device), segment=segment)
         regions = None if logits.regions is None else logits.regions.float().cpu()
         yield Inferred(batch, logits.tumour.float().cpu(), regions)
 
 
 def validate_stage(
-    network: MultiTaskUNet, data: SliceData, batch_size: int, tasks: tuple[str, ...]
+    network: MultiTaskUNet,
+    data: SliceData,
+    batch_size: int,
+    tasks: tuple[str, ...],
+    weights: tuple[float, float] = (1.0, 1.0),
 ) -> dict[str, float | None]:
-    """Loss, mean Dice over patients and regions, and ROC-AUC over slices; None where undefined."""
+    """Loss, mean Dice over patients and regions, and ROC-AUC over slices; None where undefined.
+
+    Args:
+        network: The network.
+        data: The validation slices.
+        batch_size: Slices in a batch.
+        tasks: Which losses and figures take part.
+        weights: Of the segmentation and the classification loss, as in training.
+    """
     counts = np.zeros((len(data.keys), len(REGIONS), 3))
     losses, sizes, scores, truth = [], [], [], []
     for out in infer(network, data, batch_size, segment="segment" in tasks):
         batch = out.batch
         loss = torch.zeros(())
         if out.regions is not None:
-            loss = loss + segmentation_loss(out.regions, batch.regions, batch.known)
+            loss = loss + weights[0] * segmentation_loss(out.regions, batch.regions, batch.known)
             np.add.at(counts, batch.study, overlap(out.regions > 0, batch.regions > 0))
         if "classify" in tasks:
-            loss = loss + classification_loss(out.tumour, batch.tumour, batch.tumour_known)
+            loss = loss + weights[1] * classification_loss(out.tumour, batch.tumour, batch.tumour_known)
             known = batch.tumour_known > 0
             scores.append(out.tumour[known].numpy())
             truth.append(batch.tumour[known].numpy())
