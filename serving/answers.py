@@ -1,0 +1,55 @@
+"""The fields of an answer for one slice, the same in V1 and in SliceWise's own routes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.codecs.images import map_png, mask_png
+from slicewise import RESEARCH_USE
+from slicewise.config import REGIONS
+
+LABELS = ("no tumour", "tumour")
+
+
+def class_fields(probability: float, threshold: float) -> dict[str, Any]:
+    """What classification says."""
+    label = probability >= threshold
+    return {
+        "prediction": LABELS[label],
+        "predicted_label": LABELS[label],
+        "tumor_label": label,
+        "confidence": probability if label else 1.0 - probability,
+        "tumor_probability": probability,
+        "calibrated_probabilities": {"no_tumor": 1.0 - probability, "tumor": probability},
+        "threshold": threshold,
+        "research_use": RESEARCH_USE,
+    }
+
+
+def mask_fields(mask: NDArray[np.uint8], pixel_mm: tuple[float, float] | None) -> dict[str, Any]:
+    """What segmentation says; areas in mm² only where the pixel's size is known."""
+    pixels = {name: int(np.count_nonzero(plane)) for name, plane in zip(REGIONS, mask, strict=True)}
+    area = None if pixel_mm is None else pixel_mm[0] * pixel_mm[1]
+    masks = {name: mask_png(plane) for name, plane in zip(REGIONS, mask, strict=True)}
+    return {
+        "height": mask.shape[1],
+        "width": mask.shape[2],
+        "mask_base64": masks["WT"],
+        "masks": masks,
+        "tumor_area_pixels": pixels,
+        "tumor_area_mm2": {name: None if area is None else count * area for name, count in pixels.items()},
+    }
+
+
+def map_fields(gradcam: NDArray[np.float32] | None, uncertainty: NDArray[np.float32] | None) -> dict[str, Any]:
+    """Grad-CAM and uncertainty as PNG; entropy is shown from 0 to its greatest value, ln 2 nats."""
+    fields: dict[str, Any] = {}
+    if gradcam is not None:
+        fields["gradcam_base64"] = map_png(gradcam)
+    if uncertainty is not None:
+        fields["uncertainty_base64"] = map_png(np.asarray(uncertainty / np.log(2.0), dtype=np.float32))
+        fields["uncertainty_max_nats"] = float(uncertainty.max())
+    return fields

@@ -1,0 +1,130 @@
+"""What the V2 tensors of the model mean: requests to slices, predictions to outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from serving.codecs.images import decode_file, to_slice
+from serving.codecs.parameters import Parameters
+from serving.codecs.tensors import BYTES, Array, datatype_of
+from serving.codecs.v2 import Message
+from serving.status import error_body
+from slicewise.config import REGIONS, SliceConfig
+from slicewise.errors import InputError
+from slicewise.inference.predictor import Prediction, SliceInput
+
+INPUTS = (("image", "FP32", [-1, -1, -1, -1]), ("image_bytes", BYTES, [-1]))
+OUTPUTS = (
+    ("tumor_probability", "FP32", [-1]),
+    ("tumor_label", "BOOL", [-1]),
+    ("mask", "UINT8", [-1, len(REGIONS), -1, -1]),
+    ("region_probability", "FP32", [-1, len(REGIONS), -1, -1]),
+    ("gradcam", "FP32", [-1, -1, -1]),
+    ("uncertainty", "FP32", [-1, -1, -1]),
+    ("error", BYTES, [-1]),
+)
+OUTPUT_NAMES = tuple(name for name, _, _ in OUTPUTS)
+# region_probability is four times the size of everything else: only when it is named among the outputs.
+ON_DEMAND = frozenset({"region_probability"})
+MAPS: dict[str, tuple[str, Callable[[Prediction], Array | None]]] = {
+    "mask": ("segment", lambda prediction: prediction.mask),
+    "region_probability": ("segment", lambda prediction: prediction.region_probability),
+    "gradcam": ("explain", lambda prediction: prediction.gradcam),
+    "uncertainty": ("uncertainty", lambda prediction: prediction.uncertainty),
+}
+
+
+def read_items(request: Message, parameters: Parameters, config: SliceConfig) -> list[SliceInput | InputError]:
+    """The slices of a request; an undecodable file is its error in its place.
+
+    Raises:
+        InputError: The request as a whole is wrong; names the field.
+    """
+    names = set(request.tensors)
+    if names not in ({"image"}, {"image_bytes"}):
+        raise InputError(f"inputs: {sorted(names)}", "send exactly one, 'image' or 'image_bytes'")
+    unknown = [name for name in request.wanted if name not in OUTPUT_NAMES]
+    if unknown:
+        raise InputError(f"outputs: {unknown[0]!r} is unknown", f"use {', '.join(OUTPUT_NAMES)}")
+    if "image" in names:
+        return _from_arrays(request.tensors["image"], parameters, config)
+    items = _from_files(request.tensors["image_bytes"], parameters, config)
+    frames = {item.image.shape[1:] for item in items if isinstance(item, SliceInput)}
+    if len(frames) > 1 and any(MAPS[name][0] in parameters.options.tasks for name in MAPS):
+        sizes = ", ".join(f"{height}×{width}" for height, width in sorted(frames))
+        raise InputError(
+            f"image_bytes: files of different sizes ({sizes}) do not fit one mask tensor",
+            "send one request per size, or tasks=classify",
+        )
+    return items
+
+
+def build_answer(outcomes: Sequence[Prediction | InputError], request: Message, model: Mapping[str, str]) -> Message:
+    """The V2 answer.
+
+    Args:
+        outcomes: One for each slice of the request; at least one is a prediction.
+        request: For its id and the outputs asked for.
+        model: ``name``, ``version`` and ``digest``.
+    """
+    good = next(outcome for outcome in outcomes if isinstance(outcome, Prediction))
+    tensors: dict[str, Array] = {
+        "tumor_probability": np.array([_probability(outcome) for outcome in outcomes], dtype=np.float32),
+        "tumor_label": np.array([isinstance(item, Prediction) and item.tumor_label for item in outcomes]),
+    }
+    for name, (_, pick) in MAPS.items():
+        like = pick(good)
+        if like is not None and (name in request.wanted or name not in ON_DEMAND):
+            tensors[name] = _stack(outcomes, pick, like)
+    errors = np.empty(len(outcomes), dtype=np.object_)
+    errors[:] = [orjson.dumps(error_body(item)) if isinstance(item, InputError) else b"" for item in outcomes]
+    tensors["error"] = errors
+    wanted = request.wanted or tuple(tensors)
+    missing = [name for name in wanted if name not in tensors]
+    if missing:
+        raise InputError(f"outputs: {missing[0]!r} was not computed", f"add {MAPS[missing[0]][0]!r} to tasks")
+    parameters: dict[str, Any] = {"model_digest": model["digest"], "threshold": good.threshold}
+    parameters |= {f"{phase}_ms": round(value, 3) for phase, value in good.timings_ms.items()}
+    picked = {name: tensors[name] for name in wanted}
+    return Message(picked, parameters, request.id, model["name"], model["version"])
+
+
+def _from_arrays(images: Array, parameters: Parameters, config: SliceConfig) -> list[SliceInput | InputError]:
+    if images.ndim != 4 or 0 in images.shape or images.dtype.kind not in "biuf":
+        kind = datatype_of(images)
+        raise InputError(f"image has {kind} {list(images.shape)}", "send FP32 [items, channels, height, width]")
+    named = parameters.modalities or (config.modalities if images.shape[1] == len(config.modalities) else None)
+    return [to_slice(image, named, config, parameters.pixel_mm or (1.0, 1.0)) for image in images]
+
+
+def _from_files(files: Array, parameters: Parameters, config: SliceConfig) -> list[SliceInput | InputError]:
+    if files.ndim != 1 or files.dtype != np.object_ or not len(files):
+        raise InputError(
+            f"image_bytes has {datatype_of(files)} {list(files.shape)}", "send BYTES [items], one or more"
+        )
+    return [_file(data, f"image_bytes[{index}]", parameters, config) for index, data in enumerate(files)]
+
+
+def _file(data: bytes, field: str, parameters: Parameters, config: SliceConfig) -> SliceInput | InputError:
+    try:
+        array = decode_file(data, field)
+        return to_slice(array, parameters.modalities, config, parameters.pixel_mm or (1.0, 1.0))
+    except InputError as error:
+        return error
+
+
+def _probability(outcome: Prediction | InputError) -> float:
+    return outcome.tumor_probability if isinstance(outcome, Prediction) else float("nan")
+
+
+def _stack(
+    outcomes: Sequence[Prediction | InputError], pick: Callable[[Prediction], Array | None], like: Array
+) -> Array:
+    """The items' maps, zeros where an item failed."""
+    empty = np.zeros_like(like)
+    maps = [pick(outcome) if isinstance(outcome, Prediction) else empty for outcome in outcomes]
+    return np.stack([empty if plane is None else plane for plane in maps])

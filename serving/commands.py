@@ -1,0 +1,51 @@
+"""The verb ``slicewise serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLE = """Serve a bundle with TorchServe behind the KServe gateway, on this machine only.
+
+Example: slicewise serve runs/my-run/bundle --port 8080
+
+Then open http://127.0.0.1:8080/ or: curl -F file=@slice.png http://127.0.0.1:8080/classify
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("serve", help=EXAMPLE)(serve)
+
+
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder, a run folder with bundle/ in it, or a .mar file.")],
+    port: Annotated[int, typer.Option(help="REST, V1 and V2 over HTTP; 0 takes a free one.")] = 8080,
+    grpc_port: Annotated[int, typer.Option(help="V2 over gRPC; 0 takes a free one.")] = 8081,
+    torchserve_port: Annotated[int, typer.Option(help="TorchServe; 0 takes a free one.")] = 8085,
+    config: Annotated[Path | None, typer.Option(help="A YAML file with keys to change.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. serve.workers=2")] = None,
+) -> None:
+    """Serve until Ctrl-C; everything stops with it."""
+    import logging
+
+    from serving.stack import serve_stack
+    from serving.state import StackState
+    from slicewise.config import load_config
+
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    ports = {"gateway_port": port, "gateway_grpc_port": grpc_port, "torchserve_port": torchserve_port}
+    settings = load_config(file=config, overrides=overrides or ()).serve.model_copy(update=ports)
+
+    def announce(state: StackState) -> None:
+        typer.echo(f"ready: {state.gateway_url}  (gRPC on 127.0.0.1:{state.grpc_port}; Ctrl-C stops it)")
+
+    serve_stack(find_bundle(bundle), settings, on_ready=announce)
+
+
+def find_bundle(given: Path) -> Path:
+    """The bundle in a run folder, else what was given."""
+    inside = given / "bundle"
+    return inside if (inside / "bundle.json").is_file() else given

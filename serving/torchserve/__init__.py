@@ -1,0 +1,1 @@
+"""TorchServe: the handler inside it, the archive it loads, and the process that runs it."""

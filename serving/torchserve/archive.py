@@ -1,0 +1,88 @@
+"""The model archive (.mar) that TorchServe loads: the bundle's files, the handler and the model's settings."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from slicewise.config import ServeConfig
+from slicewise.errors import BundleError
+from slicewise.files import atomic_path
+from slicewise.inference.bundle import META, WEIGHTS, Bundle, load_bundle
+
+HANDLER = Path(__file__).with_name("handler.py")
+MODEL_CONFIG = "model-config.yaml"
+STARTUP_S = 300
+
+
+def build_archive(bundle_dir: Path, out: Path, serve: ServeConfig) -> Path:
+    """Make ``<model_name>.mar`` of a bundle, atomically.
+
+    Args:
+        bundle_dir: The bundle; verified first.
+        out: The folder to put it in.
+        serve: Workers, batching and time limit.
+
+    Returns:
+        The archive.
+
+    Raises:
+        BundleError: The bundle is damaged, or the archiver refused it.
+    """
+    bundle = load_bundle(bundle_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / f"{serve.model_name}.mar"
+    with tempfile.TemporaryDirectory(prefix=".archive-", dir=out) as folder:
+        made = _archive_into(Path(folder), bundle, serve)
+        with atomic_path(target) as temporary:
+            made.replace(temporary)
+    return target
+
+
+def _archive_into(folder: Path, bundle: Bundle, serve: ServeConfig) -> Path:
+    from model_archiver.model_archiver_config import ModelArchiverConfig
+    from model_archiver.model_archiver_error import ModelArchiverError
+    from model_archiver.model_packaging import generate_model_archive
+
+    settings = folder / MODEL_CONFIG
+    settings.write_text(model_config(serve), encoding="utf-8")
+    extra = [str(bundle.folder / name) for name in (META, *bundle.meta.files) if name != WEIGHTS]
+    config = ModelArchiverConfig(
+        model_name=serve.model_name,
+        version=bundle.meta.model_version,
+        handler=str(HANDLER),
+        serialized_file=str(bundle.folder / WEIGHTS),
+        extra_files=",".join(extra),
+        config_file=str(settings),
+        export_path=str(folder),
+        force=True,
+    )
+    try:
+        generate_model_archive(config)
+    except ModelArchiverError as error:
+        raise BundleError(f"{bundle.folder} cannot be archived: {error}", "package the model again") from error
+    return folder / f"{serve.model_name}.mar"
+
+
+def model_config(serve: ServeConfig) -> str:
+    """``model-config.yaml``: TorchServe's settings of this model, and ours under ``handler``."""
+    return yaml.safe_dump(
+        {
+            "minWorkers": serve.workers,
+            "maxWorkers": serve.workers,
+            "batchSize": serve.batch_size,
+            "maxBatchDelay": serve.max_batch_delay_ms,
+            "responseTimeout": serve.timeout_s,
+            "startupTimeout": STARTUP_S,
+            "handler": {"threads": threads_per_worker(serve.workers)},
+        },
+        sort_keys=False,
+    )
+
+
+def threads_per_worker(workers: int) -> int:
+    """CPU threads for each worker: together no more than the machine has."""
+    return max(1, (os.cpu_count() or 1) // workers)

@@ -1,0 +1,60 @@
+"""The TorchServe handler: V1, V2 and bare files, in dynamic batches.
+
+TorchServe takes the only class of this module. Its stock envelopes are not used: they read only the first
+request of a batch.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch as _torch
+
+from serving.torchserve import batch as _batch
+from slicewise.inference import predictor as _predictor
+
+log = logging.getLogger(__name__)
+
+
+class SliceWiseHandler:
+    """Loads the verified bundle of the archive and answers batches."""
+
+    def initialize(self, context: Any) -> None:
+        """Load, verify and warm up the model; TorchServe calls this once in each worker.
+
+        Raises:
+            BundleError: A file of the archive does not match its digest.
+        """
+        properties = context.system_properties
+        settings = (context.model_yaml_config or {}).get("handler") or {}
+        threads = int(os.environ.get("SLICEWISE_THREADS") or settings.get("threads") or 1)
+        gpu = properties.get("gpu_id")
+        device = f"cuda:{gpu}" if gpu is not None and _torch.cuda.is_available() else "cpu"
+        self.name = str(context.manifest["model"]["modelName"])
+        folder = Path(properties["model_dir"])
+        self.predictor = _predictor.Predictor.load(folder, device, threads)
+        self.predictor.warm_up()
+        log.info("ready on %s with %d threads, bundle %s", device, threads, self.predictor.bundle.digest[:12])
+
+    def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
+        """Answer a batch, each request with its own status, headers and content type.
+
+        Args:
+            data: One mapping for each request, the body under ``body``, ``data`` or a form field's name.
+            context: TorchServe's context of this batch.
+        """
+        requests = []
+        for index, item in enumerate(data):
+            body = item.get("body", item.get("data"))
+            body = next(iter(item.values()), b"") if body is None else body
+            given = context.get_all_request_header(index)
+            headers = {name.lower(): value for name, value in given.items() if isinstance(value, str)}
+            requests.append((body, headers))
+        replies = _batch.answer(requests, self.predictor, self.name)
+        for index, reply in enumerate(replies):
+            context.set_response_status(reply.status, reply.phrase, index)
+            for name, value in reply.headers.items():
+                context.set_response_header(index, name, value)
+            context.set_response_content_type(index, reply.content_type)
+        return [reply.body for reply in replies]
