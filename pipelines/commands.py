@@ -12,6 +12,7 @@ from slicewise.config import load_config
 from slicewise.errors import UsageError
 
 RUNS = Path("runs")
+LOG_WIDTH = 140
 
 
 def register(app: typer.Typer) -> None:
@@ -59,6 +60,8 @@ def run(
         settings = load_config(mode, config, set_ or [])
         job = Run.create(out or new_folder(mode, RUNS), settings, source or ["phantom"])
     console = Console(stderr=True)
+    if not console.is_terminal:
+        console = Console(stderr=True, width=LOG_WIDTH)
     result = run_job(job, console, keep=keep)
     show_summary(console, result)
     emit(result, as_json=json)

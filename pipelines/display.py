@@ -115,14 +115,14 @@ class StageDisplay:
         if self.console.is_terminal and self._task is not None:
             self._bar.update(self._task, completed=done, total=total, text=text)
         else:
-            self.console.print(f"{self._clock()}    {escape(name)} {done}/{total} {escape(text)}", highlight=False)
+            self.console.print(f"{self._clock()}    {escape(name)} {done}/{total} {escape(text)}", highlight=False, soft_wrap=True)
 
     def _message(self, level: str, text: str) -> None:
         if ERROR_MARK in text:
             self.error = text.split(ERROR_MARK, 1)[1].strip()
             return
         style = {"WARNING": "yellow", "ERROR": "red"}.get(level, "dim")
-        self.console.print(f"{self._clock()}    [{style}]{escape(text)}[/]", highlight=False)
+        self.console.print(f"{self._clock()}    [{style}]{escape(text)}[/]", highlight=False, soft_wrap=True)
 
     def _clock(self) -> str:
         seconds = int(time.monotonic() - self._start)

@@ -142,6 +142,7 @@ class StageConfig(Section):
 
     Attributes:
         epochs: At most so many passes.
+        min_steps: A small set gets more epochs, until there are so many optimiser steps.
         lr: Peak learning rate of the decoder and the head.
         encoder_lr_factor: The encoder's learning rate over ``lr``; 0 freezes it.
         tasks: Which losses take part.
@@ -150,6 +151,7 @@ class StageConfig(Section):
     """
 
     epochs: Count
+    min_steps: Annotated[int, Field(ge=0)] = 0
     lr: Positive = 1e-3
     encoder_lr_factor: Share = 1.0
     tasks: tuple[Literal["segment", "classify"], ...]

@@ -80,7 +80,7 @@ def _assign(
     """Deal the groups of each stratum to the side that lags furthest behind its share of groups.
 
     Lag is counted in the stratum first and over all strata second, so that small strata do not all lose their
-    validation and test parts to rounding.
+    validation and test parts to rounding; over all strata the sides get their shares to the group.
     """
     strata: dict[tuple[str, bool], list[str]] = defaultdict(list)
     for name, keys in groups.items():
@@ -90,26 +90,17 @@ def _assign(
     sides: list[list[str]] = [[] for _ in SIDES]
     overall = np.zeros(len(SIDES))
     share = np.asarray(fractions)
+    small = [max(1, round(fraction * len(groups))) for fraction in fractions[1:]]
+    quota = np.array([len(groups) - sum(small), *small])
     for stratum in sorted(strata, key=lambda item: (-len(strata[item]), item)):
         names = rng.permutation(sorted(strata[stratum]))
         here = np.zeros(len(SIDES))
         for name in names:
             lag = share * (here.sum() + 1) - here + 0.5 * (share * (overall.sum() + 1) - overall)
-            side = int(np.argmax(lag))
+            side = int(np.argmax(np.where(overall < quota, lag, -np.inf)))
             sides[side].extend(groups[str(name)])
             here[side] += 1
             overall[side] += 1
-    return _no_empty_side(sides, groups)
-
-
-def _no_empty_side(sides: list[list[str]], groups: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """With very few groups, move one from the training side to each empty side."""
-    for side in sides[1:]:
-        if not side:
-            name = next(name for name in sorted(groups, reverse=True) if groups[name][0] in sides[0])
-            for key in groups[name]:
-                sides[0].remove(key)
-                side.append(key)
     return sides
 
 

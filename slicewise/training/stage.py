@@ -90,6 +90,8 @@ class _Loop:
         self.before: dict[str, Any] | None = None if job.init is None else read_json(job.init / RECORD)
         self.network = self._network()
         self.optimiser = self._optimiser()
+        self.steps = math.ceil(len(self.data) / job.train.batch_size)
+        self.epochs = max(self.config.epochs, math.ceil(self.config.min_steps / max(1, self.steps)))
         self.fingerprint = self._fingerprint()
 
     def _network(self) -> MultiTaskUNet:
@@ -133,7 +135,7 @@ class _Loop:
             return self._write(out, Progress(self.fingerprint), reason, 0.0)
         start = time.perf_counter()
         state = self._resume()
-        while state.epoch < self.config.epochs and state.epoch - state.best_epoch < self.config.patience:
+        while state.epoch < self.epochs and state.epoch - state.best_epoch < self.config.patience:
             self._epoch(state, update)
         best = strip(load_file(self.job.checkpoints / BEST), "model.")
         self.network.load_state_dict(best)
@@ -163,7 +165,7 @@ class _Loop:
         state = load_checkpoint(self.job.checkpoints, LAST, self.network, self.optimiser, self.fingerprint)
         if state is None:
             return Progress(self.fingerprint)
-        logger.info("%s goes on after epoch %d of %d", self.job.stage, state.epoch, self.config.epochs)
+        logger.info("%s goes on after epoch %d of %d", self.job.stage, state.epoch, self.epochs)
         return state
 
     def _epoch(self, state: Progress, update: Update | None) -> None:
@@ -177,13 +179,12 @@ class _Loop:
         order = torch.randperm(len(self.data), generator=generator).tolist()
         self._train_mode()
         total = 0.0
-        steps = math.ceil(len(order) / self.job.train.batch_size)
         for step, batch in enumerate(self.data.batches(order, self.job.train.batch_size)):
-            self._set_rates(state.epoch * steps + step, self.config.epochs * steps)
+            done = state.epoch * self.steps + step
+            self._set_rates(done, self.epochs * self.steps)
             total += self._step(augment(batch, self.job.train.augment, generator), epoch) * len(batch.image)
             if update:
-                done = state.epoch * steps + step + 1
-                update(done, self.config.epochs * steps, f"epoch {epoch}/{self.config.epochs}")
+                update(done + 1, self.epochs * self.steps, f"epoch {epoch}/{self.epochs}")
         weights = (self.job.train.lambda_seg, self.job.train.lambda_cls)
         figures = validate_stage(self.network, self.val, self.job.train.batch_size, self.config.tasks, weights)
         seconds = time.perf_counter() - start
@@ -234,7 +235,7 @@ class _Loop:
             save_checkpoint(self.job.checkpoints, BEST, self.network, self.optimiser, state)
         save_checkpoint(self.job.checkpoints, LAST, self.network, self.optimiser, state)
         shown = ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if isinstance(value, float))
-        logger.info("%s epoch %d/%d: %s", self.job.stage, state.epoch, self.config.epochs, shown)
+        logger.info("%s epoch %d/%d: %s", self.job.stage, state.epoch, self.epochs, shown)
 
     def _write(self, out: Path, state: Progress, skipped: str, seconds: float) -> dict[str, Any]:
         out.mkdir(parents=True, exist_ok=True)
