@@ -115,7 +115,9 @@ class StageDisplay:
         if self.console.is_terminal and self._task is not None:
             self._bar.update(self._task, completed=done, total=total, text=text)
         else:
-            self.console.print(f"{self._clock()}    {escape(name)} {done}/{total} {escape(text)}", highlight=False, soft_wrap=True)
+            self.console.print(
+                f"{self._clock()}    {escape(name)} {done}/{total} {escape(text)}", highlight=False, soft_wrap=True
+            )
 
     def _message(self, level: str, text: str) -> None:
         if ERROR_MARK in text:

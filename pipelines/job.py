@@ -77,7 +77,8 @@ def _ask(run: Run, records: dict[str, dict[str, Any]], *, keep: bool) -> dict[st
             },
             "segmentation": {
                 "mask": "{}×{}".format(*found.mask_shape),
-                **{f"{region} pixels": pixels for region, pixels in found.mask_pixels.items()},
+                **{f"{region} pixels": found.mask_pixels[region] for region in found.trained_regions},
+                "trained for": ", ".join(found.trained_regions) or "no region: no training study has a mask",
                 "ms": found.segment_ms,
             },
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,16 @@ def class_fields(probability: float, threshold: float) -> dict[str, Any]:
     }
 
 
-def mask_fields(mask: NDArray[np.uint8], pixel_mm: tuple[float, float] | None) -> dict[str, Any]:
-    """What segmentation says; areas in mm² only where the pixel's size is known."""
+def mask_fields(
+    mask: NDArray[np.uint8], pixel_mm: tuple[float, float] | None, trained: Sequence[str]
+) -> dict[str, Any]:
+    """What segmentation says; areas in mm² only where the pixel's size is known.
+
+    Args:
+        mask: ``[3, H, W]`` of WT, TC, ET.
+        pixel_mm: Row and column spacing.
+        trained: The regions that the model was taught; the others' masks are empty.
+    """
     pixels = {name: int(np.count_nonzero(plane)) for name, plane in zip(REGIONS, mask, strict=True)}
     area = None if pixel_mm is None else pixel_mm[0] * pixel_mm[1]
     masks = {name: mask_png(plane) for name, plane in zip(REGIONS, mask, strict=True)}
@@ -39,6 +48,7 @@ def mask_fields(mask: NDArray[np.uint8], pixel_mm: tuple[float, float] | None) -
         "width": mask.shape[2],
         "mask_base64": masks["WT"],
         "masks": masks,
+        "trained_regions": list(trained),
         "tumor_area_pixels": pixels,
         "tumor_area_mm2": {name: None if area is None else count * area for name, count in pixels.items()},
     }

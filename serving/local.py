@@ -40,6 +40,7 @@ class SmokeFigures:
         mask_shape: Height and width of the mask.
         classify_ms: Latency of the classification.
         segment_ms: Latency of the segmentation.
+        trained_regions: The regions that the model was taught.
         model_digest: The served bundle's.
     """
 
@@ -50,6 +51,7 @@ class SmokeFigures:
     classify_ms: float
     segment_ms: float
     model_digest: str
+    trained_regions: tuple[str, ...]
 
 
 def start_detached(
@@ -132,6 +134,7 @@ def smoke_requests(url: str, item: SliceInput, timeout_s: float = REQUEST_S) -> 
         classify_ms=classify_ms,
         segment_ms=segment_ms,
         model_digest=classified["model"]["digest"],
+        trained_regions=tuple(segmented["trained_regions"]),
     )
 
 

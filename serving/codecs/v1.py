@@ -74,7 +74,7 @@ def prediction_fields(prediction: Prediction, pixel_mm: tuple[float, float] | No
     """One prediction as JSON fields."""
     fields = class_fields(prediction.tumor_probability, prediction.threshold)
     if prediction.mask is not None:
-        fields |= mask_fields(prediction.mask, pixel_mm)
+        fields |= mask_fields(prediction.mask, pixel_mm, prediction.trained_regions)
     return fields | map_fields(prediction.gradcam, prediction.uncertainty)
 
 

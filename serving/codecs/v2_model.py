@@ -88,6 +88,8 @@ def build_answer(outcomes: Sequence[Prediction | InputError], request: Message, 
     if missing:
         raise InputError(f"outputs: {missing[0]!r} was not computed", f"add {MAPS[missing[0]][0]!r} to tasks")
     parameters: dict[str, Any] = {"model_digest": model["digest"], "threshold": good.threshold}
+    if good.mask is not None:
+        parameters["trained_regions"] = ",".join(good.trained_regions)
     parameters |= {f"{phase}_ms": round(value, 3) for phase, value in good.timings_ms.items()}
     picked = {name: tensors[name] for name in wanted}
     return Message(picked, parameters, request.id, model["name"], model["version"])

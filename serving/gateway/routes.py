@@ -95,12 +95,17 @@ class Routes:
         back = time.perf_counter()
         fields = class_fields(float(answer.tensors["tumor_probability"][0]), float(answer.parameters["threshold"]))
         if "mask" in answer.tensors:
-            fields |= mask_fields(np.asarray(answer.tensors["mask"][0]), area)
+            fields |= mask_fields(np.asarray(answer.tensors["mask"][0]), area, trained_regions(answer.parameters))
         digest = answer.parameters["model_digest"]
         fields["model"] = {"name": self._model.name, "version": answer.model_version, "digest": digest}
         fields["request_id"] = request_id(request)
         fields["timings_ms"] = _timings(answer.parameters, start, read, back)
         return JSONResponse(fields, headers={"x-request-id": fields["request_id"]})
+
+
+def trained_regions(parameters: Any) -> list[str]:
+    """The regions that the model was taught."""
+    return [name for name in str(parameters.get("trained_regions", "")).split(",") if name]
 
 
 def request_id(request: Request) -> str:

@@ -105,6 +105,7 @@ def describe(model: Served) -> dict[str, Any]:
         "unknown_modality": meta.preprocessing.unknown_modality,
         "size": meta.preprocessing.size,
         "regions": list(meta.regions),
+        "trained_regions": list(meta.trained_regions),
         "preset": meta.architecture.preset,
         "calibration": meta.calibration.model_dump(mode="json"),
         "metrics": meta.metrics,

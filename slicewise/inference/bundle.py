@@ -76,7 +76,13 @@ class FileDigest(_Part):
 
 
 class BundleMeta(_Part):
-    """The content of ``bundle.json``."""
+    """The content of ``bundle.json``.
+
+    Attributes:
+        regions: The segmentation's channels, in order.
+        trained_regions: Those that some training mask told. The others' outputs are noise: the Predictor
+            gives an empty map for them.
+    """
 
     format: Literal["slicewise-bundle"] = "slicewise-bundle"
     version: Literal[1] = 1
@@ -88,6 +94,7 @@ class BundleMeta(_Part):
     architecture: ModelConfig
     preprocessing: SliceConfig
     regions: tuple[str, ...] = REGIONS
+    trained_regions: tuple[str, ...] = REGIONS
     calibration: Calibration = Calibration()
     metrics: dict[str, Any] = Field(default_factory=dict)
     synthetic: bool = False

@@ -14,7 +14,7 @@ from slicewise.evaluation.report import model_card
 from slicewise.files import read_json
 from slicewise.inference.bundle import CARD, Bundle, BundleMeta, Calibration, write_bundle
 from slicewise.slices.store import SliceStore
-from slicewise.training.stage import WEIGHTS
+from slicewise.training.stage import RECORD, WEIGHTS
 
 
 def make_bundle(
@@ -37,6 +37,7 @@ def make_bundle(
         name=name,
         architecture=model,
         preprocessing=index.preprocessing,
+        trained_regions=tuple(read_json(weights / RECORD)["trained_regions"]),
         calibration=Calibration.model_validate(read_json(calibration / CALIBRATION_FILE)["calibration"]),
         metrics=key_figures(metrics),
         synthetic=metrics["synthetic"],

@@ -81,6 +81,7 @@ class Prediction:
             the mask is then empty).
         gradcam: ``[H, W]`` float32 in 0..1, inside the head; None when not asked for.
         uncertainty: ``[H, W]`` float32, predictive entropy of WT in nats; None when not asked for.
+        trained_regions: The regions that the model was taught; the others' maps are empty.
         timings_ms: Milliseconds of each phase, of the whole batch.
     """
 
@@ -92,6 +93,7 @@ class Prediction:
     decoded: bool = False
     gradcam: NDArray[np.float32] | None = None
     uncertainty: NDArray[np.float32] | None = None
+    trained_regions: tuple[str, ...] = ()
     timings_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -121,6 +123,8 @@ class Predictor:
         self.bundle = bundle
         self.meta = bundle.meta
         self.network = place_network(bundle.network(), self.device)
+        trained = [name in bundle.meta.trained_regions for name in REGIONS]
+        self._trained = np.array(trained, dtype=np.float32)
         for parameter in self.network.parameters():
             parameter.requires_grad_(False)
 
@@ -239,6 +243,8 @@ class Predictor:
                 )
             # Outside the head there is no tumour; and the crop's border must not bleed into the padding.
             regions *= item.foreground
+            # What no mask has ever taught is noise, however sure it looks.
+            regions *= self._trained[:, None, None]
             mask = (regions >= self.meta.calibration.region_threshold).astype(np.uint8)
         if raw.gradcam is not None:
             gradcam = restore_map(raw.gradcam[index], item.geometry) * item.foreground
@@ -248,7 +254,8 @@ class Predictor:
                 uncertainty = restore_map(raw.uncertainty[index], item.geometry) * item.foreground
         decoded = index in raw.regions
         label = probability >= threshold
-        return Prediction(probability, label, threshold, mask, regions, decoded, gradcam, uncertainty)
+        trained = self.meta.trained_regions
+        return Prediction(probability, label, threshold, mask, regions, decoded, gradcam, uncertainty, trained)
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from slicewise.config import REGIONS
 from slicewise.slices.regions import known_mask, region_maps
 from slicewise.slices.store import SliceStore
 
@@ -64,6 +65,12 @@ class SliceData:
     def has_masks(self) -> bool:
         """Whether any study has a mask."""
         return any(labels is not None for labels in self._labels)
+
+    def known_regions(self) -> list[str]:
+        """The regions that at least one study's mask tells."""
+        masked = [known for known, labels in zip(self._known, self._labels, strict=True) if labels is not None]
+        told = np.any(masked, axis=0) if masked else np.zeros(len(REGIONS), dtype=bool)
+        return [name for name, known in zip(REGIONS, told, strict=True) if known]
 
     def tumour(self) -> list[bool | None]:
         """The class of every slice; None where unknown."""

@@ -248,6 +248,7 @@ class _Loop:
             "skipped": skipped,
             "parameters": count_parameters(self.network),
             "train_slices": len(self.data),
+            "trained_regions": self.data.known_regions(),
             "val_slices": len(self.val),
             "device": str(self.device),
             "precision": self.precision.name,

@@ -471,7 +471,6 @@ def test_an_unknown_kind_is_told_from_a_missing_object(controller: Controller) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"users": [{"name": "admin", "user": {}}]}, "no permission"),
         ({"clusters": [{"name": "crd", "cluster": {"server": "https://127.0.0.1:{port}"}}]}, "cannot be reached"),
         ({"contexts": []}, "no cluster is configured"),
     ],

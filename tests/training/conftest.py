@@ -10,7 +10,7 @@ import pytest
 # The data set is made once for all folders, so its module is found from all of them.
 sys.path.insert(0, str(Path(__file__).parents[1] / "slices"))
 
-from small_run import SmallData, SmallRun, make_small_data, make_small_run  # noqa: E402
+from small_run import SmallData, SmallRun, make_small_data, make_small_run
 
 
 @pytest.fixture(scope="session")
