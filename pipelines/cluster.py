@@ -72,7 +72,8 @@ def place(task: dsl.PipelineTask, cluster: ClusterConfig, *, heavy: bool = False
     resources = cluster.heavy if heavy else cluster.light
     task.set_container_image(cluster.image)
     task.set_cpu_request(resources.cpu).set_memory_request(resources.memory).set_memory_limit(resources.memory)
-    task.set_retry(cluster.retries, backoff_duration="30s", backoff_factor=2.0)
+    if cluster.retries:
+        task.set_retry(cluster.retries, backoff_duration="30s", backoff_factor=2.0)
     if not gpu:
         return
     kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=cluster.shared_memory)

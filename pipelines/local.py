@@ -44,7 +44,8 @@ def run_pipeline(run: Run, console: Console, *, keep: bool) -> dict[str, dict[st
     """
     os.environ[OWNER_VARIABLE] = str(os.getpid())
     os.environ[KEEP_VARIABLE] = "1" if keep else ""
-    pipeline = build_pipeline(run.config, ClusterConfig(), deploy_target="local")
+    # The local runner would wait and try a deterministic failure again: retries are for the cluster.
+    pipeline = build_pipeline(run.config, ClusterConfig(retries=0), deploy_target="local")
     local.init(
         local.SubprocessRunner(use_venv=False),
         pipeline_root=str(run.folder / "pipeline"),

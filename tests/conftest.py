@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from small_run import SmallData, SmallRun, make_small_data, make_small_run
 
 # As the command line does: spinning threads slow everything down when tests run side by side.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -19,3 +20,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real scans here: set SLICEWISE_TEST_DATA to a folder with brats/, lgg/ and kaggle/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small() -> SmallData:
+    """A phantom data set of 8 studies, its store and its split."""
+    return make_small_data()
+
+
+@pytest.fixture(scope="session")
+def small_run() -> SmallRun:
+    """What a whole run on that data set leaves."""
+    return make_small_run()

@@ -68,13 +68,14 @@ def build_store(
                 failures.append(outcome)
             if update:
                 update(len(done) + len(failures), len(data.records), outcome.study_id)
+        failures.sort(key=lambda failure: failure.study_id)
         _check_failures(failures, len(data.records), config.max_failed_share)
         index = StoreIndex(
             preprocessing=config.slice,
             data_digest=data.digest,
             sources=tuple(sorted({record.source for record in data.records})),
             studies=tuple(sorted(done, key=lambda study: study.key)),
-            failures=tuple(sorted(failures, key=lambda failure: failure.study_id)),
+            failures=tuple(failures),
         )
         write_json(folder / INDEX, index.model_dump(mode="json"))
     return SliceStore(out)

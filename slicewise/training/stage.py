@@ -121,7 +121,11 @@ class _Loop:
             self.job.seed,
             self.job.model.model_dump(mode="json"),
             self.job.train.model_dump(mode="json"),
-            [[key, study.content_sha256, study.label_sha256] for key, study in self.store.studies.items()],
+            [
+                # Classes and selection can change while the images stay the same.
+                study.model_dump(include={"key", "content_sha256", "label_sha256", "known_regions", "slices"})
+                for study in self.store.studies.values()
+            ],
             [list(self.data.keys), list(self.val.keys)],
             None if self.before is None else self.before["fingerprint"],
         )

@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
 CRDS = SHARED / "crds"
 CRD_SERVER = SHARED / "bin" / "crd-server"
+KUBE_API = SHARED / "bin" / "kube-api"
 MANIFESTS = ROOT / "manifests"
 BUCKET = "models"
 WAIT_S = 60.0
@@ -492,6 +493,60 @@ def test_cluster_errors_are_named(
     with pytest.raises(ServerError, match=message) as caught:
         deploy_inference_service(bundle_dir, archive, ServeConfig(storage_uri="s3://models/x"))
     assert caught.value.cure
+
+
+@pytest.fixture(scope="module")
+def whole_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The kubeconfig of a real API server with namespaces and RBAC, which holds the overlay ``minimal``."""
+    if not KUBE_API.is_file():
+        pytest.skip("the API server for tests (../shared/bin/kube-api) is not on this machine")
+    if missing := [name for name in ("etcd", "kubectl", "openssl") if shutil.which(name) is None]:
+        pytest.skip(f"{', '.join(missing)} not installed")
+    work = tmp_path_factory.mktemp("whole")
+    command = [sys.executable, str(KUBE_API)]
+    started = subprocess.run([*command, "start", str(work)], stderr=subprocess.PIPE, timeout=180, check=False)
+    try:
+        assert started.returncode == 0, started.stderr.decode()[-800:]
+        overlay = MANIFESTS / "overlays" / "minimal"
+        kubectl(work / "kubeconfig", "apply", "--server-side", "--validate=false", "-k", str(overlay))
+        yield work / "kubeconfig"
+    finally:
+        subprocess.run([*command, "stop", str(work)], check=True, timeout=60)
+
+
+def kubectl(kubeconfig: Path, *words: str, codes: tuple[int, ...] = (0,)) -> str:
+    command = ["kubectl", "--kubeconfig", str(kubeconfig), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode in codes, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("verb", "kind", "allowed"),
+    [
+        ("create", "inferenceservices.serving.kserve.io", "yes"),
+        ("patch", "inferenceservices.serving.kserve.io", "yes"),
+        ("get", "servingruntimes.serving.kserve.io", "yes"),
+        ("delete", "inferenceservices.serving.kserve.io", "no"),
+        ("patch", "servingruntimes.serving.kserve.io", "no"),
+        ("get", "secrets", "no"),
+    ],
+)
+def test_the_pipeline_may_deploy_and_no_more(whole_cluster: Path, verb: str, kind: str, allowed: str) -> None:
+    who = "--as=system:serviceaccount:kubeflow:pipeline-runner"
+    assert kubectl(whole_cluster, "auth", "can-i", verb, kind, "-n", "slicewise", who, codes=(0, 1)) == allowed
+    assert kubectl(whole_cluster, "auth", "can-i", verb, kind, "-n", "default", who, codes=(0, 1)) == "no"
+
+
+def test_a_refusal_is_named(
+    whole_cluster: Path, bundle_dir: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = read_json(whole_cluster) | {"users": [{"name": "admin", "user": {}}]}
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(nobody), encoding="utf-8")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    with pytest.raises(ServerError, match="no permission for InferenceService slicewise") as caught:
+        deploy_inference_service(bundle_dir, archive, ServeConfig(storage_uri="s3://models/x"))
+    assert "slicewise-deployer" in caught.value.cure
 
 
 def test_archive_of_another_bundle_is_refused(archive: Path, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from slicewise.config import (
     CalibrateConfig,
     DownloadConfig,
@@ -86,6 +88,7 @@ def _keep() -> tempfile.TemporaryDirectory[str]:
 @functools.cache
 def make_small_data() -> SmallData:
     """8 studies of 48×48×16 voxels, two of them healthy."""
+    torch.set_num_threads(1)  # such small networks are slower on several
     folder = Path(_keep().name)
     dataset = acquire(["phantom"], folder / "dataset", DownloadConfig(phantom=PHANTOM), SEED)
     store = build_store(folder / "dataset", folder / "store", PREPROCESS, SEED)

@@ -1,0 +1,69 @@
+"""Does the split keep knowledge of patients out of the test side? Labels that mean nothing tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier
+
+from slicewise.config import DownloadConfig, PhantomConfig, PreprocessConfig, SliceConfig, SplitConfig
+from slicewise.slices.build import build_store
+from slicewise.slices.split import make_split
+from slicewise.slices.store import SliceStore
+from slicewise.studies.acquire import acquire
+
+N = 30
+DRAWS = 30
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> SliceStore:
+    """30 tiny phantoms."""
+    folder = tmp_path_factory.mktemp("thirty")
+    phantom = PhantomConfig(n_studies=N, shape=(28, 28, 24), spacing_mm=(6.5, 6.5, 5.5))
+    acquire(["phantom"], folder / "data", DownloadConfig(phantom=phantom), seed=0)
+    config = PreprocessConfig(slice=SliceConfig(size=32), workers=1)
+    return build_store(folder / "data", folder / "store", config, seed=0)
+
+
+def pictures(store: SliceStore) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    """All slices as rows, and the study of each."""
+    planes = [store.images(key).reshape(len(store.studies[key].slices), -1) for key in store.studies]
+    owners = np.repeat(list(store.studies), [len(part) for part in planes])
+    return np.concatenate(planes).astype(np.float32), owners
+
+
+def auc(x: NDArray[np.float32], y: NDArray[np.int_], train: NDArray[np.bool_], test: NDArray[np.bool_]) -> float:
+    model = KNeighborsClassifier(3).fit(x[train], y[train])
+    return float(roc_auc_score(y[test], model.predict_proba(x[test])[:, 1]))
+
+
+def test_labels_dealt_at_random_to_patients_cannot_be_learnt(store: SliceStore) -> None:
+    """By patient, guessing stays guessing; by slice, a nearest neighbour recognises the patient."""
+    x, owners = pictures(store)
+    grouped, sliced = [], []
+    for seed in range(DRAWS):
+        rng = np.random.default_rng(seed)
+        label = dict(zip(store.studies, rng.permutation(np.arange(N) % 2), strict=True))
+        y = np.array([label[owner] for owner in owners])
+        split = make_split(store, SplitConfig(), seed)
+        train, test = np.isin(owners, split.train), np.isin(owners, split.test)
+        if len(set(y[test])) == 2:
+            grouped.append(auc(x, y, train, test))
+        shuffled = rng.permutation(len(x)) < test.sum()
+        sliced.append(auc(x, y, ~shuffled, shuffled))
+    assert len(grouped) > DRAWS // 2
+    assert abs(np.mean(grouped) - 0.5) < 0.12
+    assert np.mean(sliced) > 0.7
+
+
+@pytest.mark.parametrize("fractions", [(0.7, 0.15, 0.15), (0.34, 0.33, 0.33), (0.9, 0.05, 0.05)])
+def test_no_side_is_empty(store: SliceStore, fractions: tuple[float, float, float]) -> None:
+    split = make_split(store, SplitConfig(fractions=fractions), 1)
+    sizes = [len(split.train), len(split.val), len(split.test)]
+    assert min(sizes) >= 1
+    np.testing.assert_allclose(np.array(sizes) / N, fractions, atol=0.05)
