@@ -44,14 +44,17 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces ``target`` when the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    aside = temporary.with_name(temporary.name + ".old")
     try:
         yield temporary
         temporary.chmod(0o755)
+        # Folders cannot be exchanged in one step portably: between these two renames there is neither.
         if target.exists():
-            shutil.rmtree(target)
+            target.replace(aside)
         temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(target: Path, text: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from slicewise.config import MODALITIES, REGIONS, ModelConfig
+from slicewise.config import REGIONS, ModelConfig
 from slicewise.evaluation.outputs import load_network
 from slicewise.evaluation.plots import COLOURS, figure, to_png
 from slicewise.inference.bundle import Calibration
@@ -72,9 +72,8 @@ def _draw(network: torch.nn.Module, batch: Batch, calibration: Calibration, moda
     predicted = (maps >= calibration.region_threshold) & head
     probability = float(sigmoid(logits.tumour.float().cpu().numpy() / calibration.tumour.temperature)[0])
     image = batch.image[0].numpy()
-    shown = [name for name in ("flair", "t1ce") if image[modalities.index(name)].any()] or [
-        MODALITIES[int(np.argmax(image.any(axis=(1, 2))))]
-    ]
+    there = [name for name, plane in zip(modalities, image, strict=True) if plane.any()]
+    shown = [name for name in ("flair", "t1ce") if name in there] or there[:1]
     planes = [(name.upper(), image[modalities.index(name)]) for name in shown]
     cam = grad_cam(network, features[-1])[0] * head  # type: ignore[arg-type]
     made, axes = figure(12.4, 12.4 / (len(planes) + 3) + 0.3, len(planes) + 3)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -102,6 +102,14 @@ class BundleMeta(_Part):
     data_digest: str = ""
     files: dict[str, FileDigest] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _known_regions(self) -> BundleMeta:
+        if self.regions != REGIONS or set(self.calibration.regions) != set(REGIONS):
+            raise ValueError(f"regions and their calibration must be {', '.join(REGIONS)}")
+        if not set(self.trained_regions) <= set(REGIONS):
+            raise ValueError(f"trained_regions must be some of {', '.join(REGIONS)}")
+        return self
+
 
 class Bundle:
     """A verified bundle.
@@ -171,7 +179,7 @@ def load_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{folder / META} is not JSON", CURE) from error
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in first["loc"]) or "content"
         raise BundleError(f"{folder / META}: {key}: {first['msg']}", CURE) from error
     if WEIGHTS not in meta.files:
         raise BundleError(f"{folder / META} lists no {WEIGHTS}", CURE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import multiprocessing
 import os
@@ -21,7 +22,7 @@ from slicewise.files import atomic_folder, sha256_file, write_json
 from slicewise.progress import Update
 from slicewise.slices.selection import select_slices
 from slicewise.slices.store import INDEX, SliceEntry, SliceStore, StoreIndex, StudyEntry, StudyFailure
-from slicewise.slices.transform import pixel_area_mm2, prepare_labels, prepare_slice
+from slicewise.slices.transform import UNKNOWN_MODALITY, pixel_area_mm2, prepare_labels, prepare_slice
 from slicewise.studies.dataset import load_dataset
 from slicewise.studies.reading import read_study
 from slicewise.studies.study import Study, StudyRecord
@@ -124,9 +125,10 @@ def prepare_study(
         planes = _prepare_planes(study, config, seed)
     except StudyError as error:
         return StudyFailure(study_id=record.study_id, reason=str(error))
-    key = re.sub(r"[^A-Za-z0-9._-]", "_", record.study_id)
+    key = _key(record.study_id)
     target = folder / "studies" / key
-    target.mkdir(parents=True)
+    # A study whose worker died may have left files here.
+    target.mkdir(parents=True, exist_ok=True)
     np.save(target / "image.npy", planes.images, allow_pickle=False)
     if planes.labels is not None:
         np.save(target / "label.npy", planes.labels, allow_pickle=False)
@@ -148,6 +150,12 @@ def prepare_study(
     )
 
 
+def _key(study_id: str) -> str:
+    """A folder name for a study; one that had to be changed gets a mark, so that no two ids share a folder."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", study_id)
+    return plain if plain == study_id else f"{plain}-{hashlib.sha256(study_id.encode()).hexdigest()[:8]}"
+
+
 def _prepare_planes(study: Study, config: PreprocessConfig, seed: int) -> _Planes:
     """Prepare the slices that are not empty.
 
@@ -156,9 +164,14 @@ def _prepare_planes(study: Study, config: PreprocessConfig, seed: int) -> _Plane
     """
     images, labels, rows = [], [], []
     pixel_mm = study.spacing_mm[1:]
+    taken = [at for at, name in enumerate(study.modalities) if name in (*config.slice.modalities, UNKNOWN_MODALITY)]
+    if not taken:
+        names = ", ".join(study.modalities)
+        raise StudyError(study.record.study_id, f"has only {names}", "add one to preprocess.slice.modalities")
+    modalities = [study.modalities[at] for at in taken]
     for z in range(study.image.shape[1]):
         try:
-            prepared = prepare_slice(study.image[:, z], study.modalities, config.slice, pixel_mm)
+            prepared = prepare_slice(study.image[taken, z], modalities, config.slice, pixel_mm)
         except InputError as error:
             if study.image.shape[1] == 1:
                 raise StudyError(study.record.study_id, error.message, error.cure) from error

@@ -91,6 +91,8 @@ def _assign(
     overall = np.zeros(len(SIDES))
     share = np.asarray(fractions)
     small = [max(1, round(fraction * len(groups))) for fraction in fractions[1:]]
+    while sum(small) >= len(groups):
+        small[int(np.argmax(small))] -= 1
     quota = np.array([len(groups) - sum(small), *small])
     for stratum in sorted(strata, key=lambda item: (-len(strata[item]), item)):
         names = rng.permutation(sorted(strata[stratum]))

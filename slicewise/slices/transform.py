@@ -18,11 +18,12 @@ from PIL import Image
 from scipy import ndimage
 
 from slicewise.config import SliceConfig
-from slicewise.errors import InputError
+from slicewise.errors import InputError, TooLargeError
 
 UNKNOWN_MODALITY = "unknown"
 SMALL_COMPONENT = 0.1
 MIN_STD = 1e-6
+MAX_BOX_PIXELS = 64_000_000
 T = TypeVar("T", bound=np.generic)
 
 
@@ -78,6 +79,8 @@ def prepare_slice(
         InputError: Wrong shape or names, values that are not finite, or nothing but background.
     """
     names = check_channels(image, modalities, config)
+    if not all(np.isfinite(size) and size > 0 for size in pixel_mm):
+        raise InputError(f"pixel_mm is {list(pixel_mm)}", "send two sizes above 0 in mm")
     raw = np.ascontiguousarray(image, dtype=np.float32)
     if not np.isfinite(raw).all():
         raise InputError("image holds NaN or infinite values", "replace them by 0 before sending")
@@ -104,6 +107,8 @@ def check_channels(image: NDArray[np.generic], modalities: Sequence[str], config
     """
     if image.ndim != 3 or 0 in image.shape:
         raise InputError(f"image has shape {list(image.shape)}", "send [channels, height, width]")
+    if image.dtype.kind not in "biuf":
+        raise InputError(f"image holds {image.dtype}, not numbers", "send integers or floats")
     if image.shape[0] != len(modalities):
         raise InputError(
             f"image has {image.shape[0]} channels but modalities names {len(modalities)}: {list(modalities)}",
@@ -147,6 +152,11 @@ def crop_box(foreground: NDArray[np.bool_], config: SliceConfig, pixel_mm: tuple
     frame_mm = max(height * pixel_mm[0], width * pixel_mm[1])
     side_mm = max(extent_mm * config.crop_margin, frame_mm * config.min_crop_fraction)
     box = (max(1, round(side_mm / pixel_mm[0])), max(1, round(side_mm / pixel_mm[1])))
+    if box[0] * box[1] > MAX_BOX_PIXELS:
+        raise TooLargeError(
+            f"a slice of {height}×{width} pixels needs a square crop of {box[0]}×{box[1]}",
+            f"send at most {MAX_BOX_PIXELS // 10**6} million pixels in the square around the head",
+        )
     top = int(rows[0] + rows[-1] + 1 - box[0]) // 2
     left = int(columns[0] + columns[-1] + 1 - box[1]) // 2
     return SliceGeometry((height, width), top, left, box)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -87,7 +88,7 @@ class _Loop:
         self.val = SliceData(self.store, split.val, selected_only=True)
         self.device = choose_device()
         self.precision = Precision(job.train.precision, self.device)
-        self.before: dict[str, Any] | None = None if job.init is None else read_json(job.init / RECORD)
+        self.before: dict[str, Any] | None = None if job.init is None else _read_record(job.init)
         self.network = self._network()
         self.optimiser = self._optimiser()
         self.steps = math.ceil(len(self.data) / job.train.batch_size)
@@ -98,7 +99,7 @@ class _Loop:
         torch.manual_seed(self.job.seed)
         network = MultiTaskUNet(len(self.store.index.preprocessing.modalities), self.job.model)
         if self.job.init is not None:
-            network.load_state_dict(load_file(self.job.init / WEIGHTS))
+            network.load_state_dict(_load(self.job.init / WEIGHTS))
         return place_network(network, self.device)
 
     def _optimiser(self) -> torch.optim.AdamW:
@@ -141,8 +142,7 @@ class _Loop:
         state = self._resume()
         while state.epoch < self.epochs and state.epoch - state.best_epoch < self.config.patience:
             self._epoch(state, update)
-        best = strip(load_file(self.job.checkpoints / BEST), "model.")
-        self.network.load_state_dict(best)
+        self.network.load_state_dict(strip(_load(self.job.checkpoints / BEST), "model."))
         return self._write(out, state, "", time.perf_counter() - start)
 
     def _nothing_to_learn(self) -> str:
@@ -265,6 +265,34 @@ class _Loop:
         }
         write_json(out / RECORD, record)
         return record
+
+
+def _load(path: Path) -> dict[str, torch.Tensor]:
+    """Read weights.
+
+    Raises:
+        TrainingError: Missing or damaged.
+    """
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"{path} is missing or damaged", "delete its folder and train that stage again"
+        ) from error
+    return tensors
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    """Read the record of the stage before.
+
+    Raises:
+        TrainingError: Missing or damaged.
+    """
+    try:
+        record: dict[str, Any] = read_json(folder / RECORD)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{folder} holds no trained stage", "train the stage before first") from error
+    return record
 
 
 def monitor_score(monitor: str, figures: dict[str, Any]) -> float:

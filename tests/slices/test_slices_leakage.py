@@ -11,9 +11,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from slicewise.config import DownloadConfig, PhantomConfig, PreprocessConfig, SliceConfig, SplitConfig
+from slicewise.files import write_json
 from slicewise.slices.build import build_store
 from slicewise.slices.split import make_split
-from slicewise.slices.store import SliceStore
+from slicewise.slices.store import INDEX, SliceStore
 from slicewise.studies.acquire import acquire
 
 N = 30
@@ -67,3 +68,12 @@ def test_no_side_is_empty(store: SliceStore, fractions: tuple[float, float, floa
     sizes = [len(split.train), len(split.val), len(split.test)]
     assert min(sizes) >= 1
     np.testing.assert_allclose(np.array(sizes) / N, fractions, atol=0.05)
+
+
+def test_training_is_not_empty_when_its_share_is_small(tmp_path: Path, store: SliceStore) -> None:
+    """Four patients by 0.2, 0.4, 0.4: two and two, and none to learn from."""
+    index = store.index.model_copy(update={"studies": store.index.studies[:4]})
+    (tmp_path / "studies").symlink_to(store.folder / "studies")
+    write_json(tmp_path / INDEX, index.model_dump(mode="json"))
+    split = make_split(SliceStore(tmp_path), SplitConfig(fractions=(0.2, 0.4, 0.4)), 0)
+    assert min(len(split.train), len(split.val), len(split.test)) >= 1

@@ -238,14 +238,12 @@ def test_any_textured_frame_is_accepted(shape: tuple[int, int], seed: int) -> No
 
 
 @pytest.mark.parametrize("bad", [np.array([[["a", "b"]]]), np.array([[[{}, 1]]], dtype=object)])
-@pytest.mark.xfail(strict=True, reason="arrays that are not numbers raise ValueError or TypeError")
 def test_what_is_no_number_is_refused(bad: NDArray[np.generic]) -> None:
     with pytest.raises(InputError, match="image"):
         prepare_slice(bad, ["t1"], CONFIG)
 
 
 @pytest.mark.parametrize("pixel_mm", [(0.0, 1.0), (-1.0, 1.0), (float("nan"), 1.0), (1.0, float("inf"))])
-@pytest.mark.xfail(strict=True, reason="prepare_slice does not check pixel_mm")
 def test_an_impossible_spacing_is_refused(pixel_mm: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="pixel_mm"):
         prepare_slice(GOOD, ["t1", "t2"], CONFIG, pixel_mm)
@@ -266,7 +264,6 @@ except InputError:
 """
 
 
-@pytest.mark.xfail(strict=True, reason="the square crop of a 1×200000 picture asks for 200000² pixels")
 def test_a_needle_of_a_picture_does_not_take_all_memory() -> None:
     """A 200 kB PNG of one row must not cost gigabytes: prepared cheaply or refused."""
     assert subprocess.run([sys.executable, "-c", ELONGATED], check=False, capture_output=True).returncode == 0

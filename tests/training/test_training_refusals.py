@@ -154,7 +154,6 @@ def test_a_cut_checkpoint_is_named_with_its_cure(
 
 
 @pytest.mark.parametrize("size", [None, 100])
-@pytest.mark.xfail(strict=True, reason="best.safetensors is read without a check")
 def test_a_best_checkpoint_that_is_gone_or_cut_is_named(
     small: SmallData, checkpoints: Path, tmp_path: Path, size: int | None
 ) -> None:
@@ -167,7 +166,6 @@ def test_a_best_checkpoint_that_is_gone_or_cut_is_named(
         train_stage(small.job("seg_warmup", checkpoints), tmp_path / "out")
 
 
-@pytest.mark.xfail(strict=True, raises=FileNotFoundError, reason="the stage before is read without a check")
 def test_a_missing_stage_before_is_named(small: SmallData, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="nowhere"):
         train_stage(small.job("joint", tmp_path / "c", tmp_path / "nowhere"), tmp_path / "out")
