@@ -20,7 +20,7 @@ def choose_device(name: str = "auto") -> torch.device:
 def memory_format(device: torch.device) -> torch.memory_format:
     """``channels_last`` on CUDA, where it feeds the tensor cores.
 
-    On CPUs instance normalisation is slow in that layout: a training step of the small network took 1.25 times
+    On CPUs instance normalisation is slow in that layout: a training step of the small network took 1.2 times
     as long as with the contiguous one (``benchmarks/memory_format.py``).
     """
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
