@@ -7,16 +7,20 @@ a temporary name in the same folder and then renamed.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 CHUNK_BYTES = 1 << 20
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
 
 
 @contextlib.contextmanager
@@ -44,17 +48,25 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces ``target`` when the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    aside = temporary.with_name(temporary.name + ".old")
     try:
         yield temporary
         temporary.chmod(0o755)
-        # Folders cannot be exchanged in one step portably: between these two renames there is neither.
-        if target.exists():
-            target.replace(aside)
-        temporary.replace(target)
+        if not target.exists():
+            temporary.replace(target)
+        elif not _exchange(temporary, target):
+            # Elsewhere than on Linux two steps are needed: a kill between them leaves neither folder.
+            shutil.rmtree(target)
+            temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two paths in one step; False where the system or the file system cannot (renameat2, Linux)."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    if renameat2 is None:
+        return False
+    return bool(renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0)
 
 
 def write_text(target: Path, text: str) -> None:

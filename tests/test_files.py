@@ -58,7 +58,6 @@ def test_a_kill_at_any_step_leaves_the_old_file_or_the_new_one(tmp_path: Path) -
     assert target.read_text() == "new" * 1000
 
 
-@pytest.mark.xfail(strict=True, reason="atomic_folder deletes the old folder before it renames the new one")
 def test_a_kill_at_any_step_leaves_the_old_folder_or_the_new_one(tmp_path: Path) -> None:
     old, new = {"a": "old", "c": "old"}, {"a": "new", "b": "new"}
     step, killed, broken = 1, True, []

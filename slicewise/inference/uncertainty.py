@@ -31,18 +31,29 @@ def predictive_entropy(
     dropouts = [module for module in network.modules() if isinstance(module, nn.Dropout | nn.Dropout2d)]
     devices = [features[0].device] if features[0].is_cuda else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(0)
         try:
             for module in dropouts:
                 module.train()
-            total = torch.zeros_like(features[0][:, 0], dtype=torch.float32)
-            for _ in range(n_samples):
-                regions = network.from_features(features).regions
-                assert regions is not None  # segment=True always decodes
-                total += torch.sigmoid(regions[:, 0].float() / temperature)
+            means = [
+                _mean_probability(network, [level[at : at + 1] for level in features], n_samples, temperature)
+                for at in range(len(features[0]))
+            ]
         finally:
             for module in dropouts:
                 module.eval()
-    mean = (total / n_samples).clamp(1e-7, 1 - 1e-7)
+    mean = torch.stack(means).clamp(1e-7, 1 - 1e-7)
     entropy = -(mean * mean.log() + (1 - mean) * (1 - mean).log())
     return entropy.cpu().numpy()
+
+
+def _mean_probability(
+    network: MultiTaskUNet, features: list[torch.Tensor], n_samples: int, temperature: float
+) -> torch.Tensor:
+    """Mean whole-tumour probability ``[H, W]`` of one slice; seeded for itself, whatever its batch mates."""
+    torch.manual_seed(0)
+    total = torch.zeros_like(features[0][0, 0], dtype=torch.float32)
+    for _ in range(n_samples):
+        regions = network.from_features(features).regions
+        assert regions is not None  # segment=True always decodes
+        total += torch.sigmoid(regions[0, 0].float() / temperature)
+    return total / n_samples

@@ -202,7 +202,6 @@ def test_every_position_of_a_bad_item(predictor: Predictor) -> None:
     assert predictor.predict([]) == []
 
 
-@pytest.mark.xfail(strict=True, reason="dropout masks are drawn for the batch: an item's depend on its position")
 def test_uncertainty_does_not_depend_on_batch_mates(predictor: Predictor) -> None:
     """The same slice always gets the same map, also behind dynamic batching."""
     options = PredictOptions(("uncertainty",), n_mc_samples=4)
