@@ -9,7 +9,7 @@ import typer
 
 from slicewise.cli_options import ConfigFile, Json, Mode, Out, Overrides, Sources, emit
 from slicewise.config import STAGES, StageName, load_config
-from slicewise.errors import PipelineError, UsageError
+from slicewise.errors import UsageError
 from slicewise.progress import progress
 
 Store = Annotated[Path, typer.Option(help="The slice store, from 'preprocess'.")]
@@ -206,13 +206,9 @@ def gate(
     settings = load_config(mode, config, set_ or [])
     from slicewise.evaluation.evaluate import FILE
     from slicewise.evaluation.gate import judge
-    from slicewise.files import read_json
+    from slicewise.files import read_result
 
-    try:
-        metrics = read_json(evaluation / FILE)
-    except (OSError, ValueError) as error:
-        raise PipelineError(f"cannot read {evaluation / FILE}", "run 'slicewise evaluate' first") from error
-    verdict = judge(metrics, settings.gate)
+    verdict = judge(read_result(evaluation / FILE, "evaluate"), settings.gate)
     words = "passed" if verdict["passed"] else f"refused: {'; '.join(verdict['reasons'])}"
     emit(verdict, as_json=json, text=f"gate {words}")
     if not verdict["passed"]:

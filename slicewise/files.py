@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from slicewise.errors import StoreError
+
 CHUNK_BYTES = 1 << 20
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -92,6 +94,18 @@ def read_json(source: Path) -> Any:
         json.JSONDecodeError: The file is not JSON.
     """
     return json.loads(source.read_text(encoding="utf-8"))
+
+
+def read_result(source: Path, verb: str) -> Any:
+    """Read a JSON file that an earlier verb should have written.
+
+    Raises:
+        StoreError: Missing or damaged; says which verb makes it.
+    """
+    try:
+        return read_json(source)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{source} is missing or damaged", f"run 'slicewise {verb}' first") from error
 
 
 def sha256_file(source: Path) -> str:

@@ -19,7 +19,7 @@ from slicewise.evaluation.outputs import Outputs, collect_outputs, group_names
 from slicewise.evaluation.reliability import calibration_figures
 from slicewise.evaluation.report import write_report
 from slicewise.evaluation.segmentation import MM3_PER_ML, StudyCounts, segmentation_report, study_record
-from slicewise.files import read_json, write_json
+from slicewise.files import read_result, write_json
 from slicewise.inference.bundle import Calibration
 from slicewise.inference.predictor import sigmoid
 from slicewise.progress import Update
@@ -103,7 +103,7 @@ def evaluate_stage(job: EvaluateJob, out: Path, update: Update | None = None) ->
     Raises:
         StoreError: The store or the split cannot be read.
     """
-    fitted = read_json(job.calibration / CALIBRATION_FILE)
+    fitted = read_result(job.calibration / CALIBRATION_FILE, "calibrate")
     calibration = Calibration.model_validate(fitted["calibration"])
     counter = _Counter(job, calibration)
     outputs = collect_outputs(job.store, job.split, job.weights, job.model, "test", visit=counter, update=update)
@@ -135,7 +135,7 @@ def _assemble(
         "split": {side: len(split.side(side)) for side in SIDES} | {"groups": len(split.groups)},
         "audit": split.audit,
         "failures": [failure.model_dump() for failure in store.index.failures],
-        "training": read_json(job.weights / RECORD),
+        "training": read_result(job.weights / RECORD, "train"),
         "calibration": calibration.model_dump(mode="json"),
         "classification": {
             "slice": classification_report(probability, outputs.truth, outputs.groups, threshold, config),

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 from slicewise.config import REGIONS, ModelConfig
 from slicewise.model.device import choose_device, place_network
@@ -17,7 +16,7 @@ from slicewise.progress import Update
 from slicewise.slices.batches import SliceData
 from slicewise.slices.split import Side, load_split
 from slicewise.slices.store import SliceStore
-from slicewise.training.stage import WEIGHTS
+from slicewise.training.stage import WEIGHTS, load_weights
 from slicewise.training.validate import Inferred, infer
 
 PIXELS_PER_SLICE = 64
@@ -48,7 +47,7 @@ class Outputs:
 def load_network(store: SliceStore, weights: Path, model: ModelConfig) -> MultiTaskUNet:
     """The trained network on the best device there is, in evaluation mode."""
     network = MultiTaskUNet(len(store.index.preprocessing.modalities), model)
-    network.load_state_dict(load_file(weights / WEIGHTS))
+    network.load_state_dict(load_weights(weights / WEIGHTS))
     return place_network(network, choose_device()).eval()
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from slicewise.config import ModelConfig
 from slicewise.evaluation.calibrate import FILE as CALIBRATION_FILE
 from slicewise.evaluation.evaluate import FILE as METRICS_FILE
 from slicewise.evaluation.report import model_card
-from slicewise.files import read_json
+from slicewise.files import read_result
 from slicewise.inference.bundle import CARD, Bundle, BundleMeta, Calibration, write_bundle
 from slicewise.slices.store import SliceStore
-from slicewise.training.stage import RECORD, WEIGHTS
+from slicewise.training.stage import RECORD, WEIGHTS, load_weights
 
 
 def make_bundle(
@@ -32,20 +30,23 @@ def make_bundle(
         out: The bundle's folder.
     """
     index = SliceStore(store).index
-    metrics = read_json(evaluation / METRICS_FILE)
+    fitted = read_result(calibration / CALIBRATION_FILE, "calibrate")
+    metrics = read_result(evaluation / METRICS_FILE, "evaluate")
     meta = BundleMeta(
         name=name,
         architecture=model,
         preprocessing=index.preprocessing,
-        trained_regions=tuple(read_json(weights / RECORD)["trained_regions"]),
-        calibration=Calibration.model_validate(read_json(calibration / CALIBRATION_FILE)["calibration"]),
+        trained_regions=tuple(read_result(weights / RECORD, "train")["trained_regions"]),
+        calibration=Calibration.model_validate(
+            read_result(calibration / CALIBRATION_FILE, "calibrate")["calibration"]
+        ),
         metrics=key_figures(metrics),
         synthetic=metrics["synthetic"],
         sources=index.sources,
         data_digest=index.data_digest,
     )
     card = model_card(metrics, name, index.preprocessing.modalities)
-    return write_bundle(out, load_file(weights / WEIGHTS), meta, {CARD: card})
+    return write_bundle(out, load_weights(weights / WEIGHTS), meta, {CARD: card})
 
 
 def key_figures(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class _Loop:
         torch.manual_seed(self.job.seed)
         network = MultiTaskUNet(len(self.store.index.preprocessing.modalities), self.job.model)
         if self.job.init is not None:
-            network.load_state_dict(_load(self.job.init / WEIGHTS))
+            network.load_state_dict(load_weights(self.job.init / WEIGHTS))
         return place_network(network, self.device)
 
     def _optimiser(self) -> torch.optim.AdamW:
@@ -142,7 +142,7 @@ class _Loop:
         state = self._resume()
         while state.epoch < self.epochs and state.epoch - state.best_epoch < self.config.patience:
             self._epoch(state, update)
-        self.network.load_state_dict(strip(_load(self.job.checkpoints / BEST), "model."))
+        self.network.load_state_dict(strip(load_weights(self.job.checkpoints / BEST), "model."))
         return self._write(out, state, "", time.perf_counter() - start)
 
     def _nothing_to_learn(self) -> str:
@@ -267,7 +267,7 @@ class _Loop:
         return record
 
 
-def _load(path: Path) -> dict[str, torch.Tensor]:
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
     """Read weights.
 
     Raises:

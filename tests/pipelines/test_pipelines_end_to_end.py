@@ -147,6 +147,7 @@ def test_bad_studies_are_named_in_one_line(tmp_path: Path, kind: str, words: str
         (["download", "--source", "empty", "--out", "dataset"], 1, "empty"),
         (["download", "--source", "absent", "--out", "dataset"], 1, "absent"),
         (["serve", "absent"], 1, "absent"),
+        (["gate", "--evaluation", "nowhere"], 1, "run 'slicewise evaluate' first"),
         (["train", "--stage", "x", "--store", "s", "--split", "s", "--out", "o"], 2, "unknown training stage"),
     ],
 )
