@@ -37,9 +37,7 @@ def make_bundle(
         architecture=model,
         preprocessing=index.preprocessing,
         trained_regions=tuple(read_result(weights / RECORD, "train")["trained_regions"]),
-        calibration=Calibration.model_validate(
-            read_result(calibration / CALIBRATION_FILE, "calibrate")["calibration"]
-        ),
+        calibration=Calibration.model_validate(fitted["calibration"]),
         metrics=key_figures(metrics),
         synthetic=metrics["synthetic"],
         sources=index.sources,
