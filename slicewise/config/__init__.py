@@ -1,0 +1,58 @@
+"""The configuration: frozen, validated once, merged from YAML layers.
+
+Layers, later ones winning: ``configs/base.yaml``, ``configs/modes/<mode>.yaml``, ``--config FILE``, ``--set a.b=c``.
+Each section goes to the stages that need it and to no other, so that a changed gate threshold, say, does not
+make preprocessing run again.
+"""
+
+from slicewise.config.augment import AugmentConfig
+from slicewise.config.base import (
+    MODALITIES,
+    REGIONS,
+    STAGES,
+    Count,
+    Modality,
+    Positive,
+    Preset,
+    Section,
+    Share,
+    StageName,
+)
+from slicewise.config.download import DownloadConfig, PhantomConfig
+from slicewise.config.judge import CalibrateConfig, EvaluateConfig, GateConfig
+from slicewise.config.load import Config, config_folder, load_config, modes, validate
+from slicewise.config.preprocess import PreprocessConfig, SliceConfig
+from slicewise.config.serve import ServeConfig
+from slicewise.config.split import SplitConfig
+from slicewise.config.train import ModelConfig, StageConfig, TrainConfig
+
+__all__ = [
+    "MODALITIES",
+    "REGIONS",
+    "STAGES",
+    "AugmentConfig",
+    "CalibrateConfig",
+    "Config",
+    "Count",
+    "DownloadConfig",
+    "EvaluateConfig",
+    "GateConfig",
+    "Modality",
+    "ModelConfig",
+    "PhantomConfig",
+    "Positive",
+    "PreprocessConfig",
+    "Preset",
+    "Section",
+    "ServeConfig",
+    "Share",
+    "SliceConfig",
+    "SplitConfig",
+    "StageConfig",
+    "StageName",
+    "TrainConfig",
+    "config_folder",
+    "load_config",
+    "modes",
+    "validate",
+]

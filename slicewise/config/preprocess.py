@@ -1,0 +1,62 @@
+"""The section ``preprocess``: from studies to the slice store."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from slicewise.config.base import Count, Modality, Positive, Section, Share
+
+
+class SliceConfig(Section):
+    """What one slice goes through; stored in the bundle, so that serving does the same to the last bit.
+
+    Attributes:
+        modalities: The network's input channels, in order.
+        size: Height and width of the network's input in pixels; a multiple of 16.
+        clip: z-scores are clipped to ±clip.
+        foreground_fraction: Pixels above this fraction of the slice's robust maximum are head or brain.
+        crop_margin: The crop's side over the foreground's longer side.
+        min_crop_fraction: The crop's side is at least this fraction of the frame's longer side, so that the
+            small slices at the top of the head are not blown up.
+        unknown_modality: The channel by which an image of unknown modality enters.
+    """
+
+    modalities: tuple[Modality, ...] = ("flair", "t1", "t1ce", "t2")
+    size: Annotated[int, Field(ge=32, le=1024, multiple_of=16)] = 96
+    clip: Positive = 5.0
+    foreground_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    crop_margin: Annotated[float, Field(ge=1.0, le=2.0)] = 1.06
+    min_crop_fraction: Share = 0.6
+    unknown_modality: Modality = "flair"
+
+    @model_validator(mode="after")
+    def _distinct(self) -> SliceConfig:
+        if len(set(self.modalities)) != len(self.modalities) or not self.modalities:
+            raise ValueError("modalities must be a non-empty list without repeats")
+        if self.unknown_modality not in self.modalities:
+            raise ValueError(f"unknown_modality {self.unknown_modality!r} is not among modalities")
+        return self
+
+
+class PreprocessConfig(Section):
+    """From studies to the slice store.
+
+    Attributes:
+        slice: What each slice goes through.
+        min_foreground: Slices with a smaller share of foreground pixels are left out as empty.
+        min_tumour_pixels: Slices with fewer tumour pixels (but some) have no class label: too little to call.
+        train_slices: How many slices of a study are selected for training.
+        tumour_share: The share of tumour slices among them, as far as the study has them.
+        max_failed_share: The stage fails when a larger share of the studies is unusable.
+        workers: Processes; 0 takes one per core.
+    """
+
+    slice: SliceConfig = SliceConfig()
+    min_foreground: Share = 0.03
+    min_tumour_pixels: Count = 20
+    train_slices: Count = 16
+    tumour_share: Share = 0.6
+    max_failed_share: Share = 0.2
+    workers: Annotated[int, Field(ge=0)] = 0
