@@ -16,7 +16,11 @@ Overrides = Annotated[
 ]
 Sources = Annotated[
     list[str] | None,
-    typer.Option("--source", help="A folder of scans, or 'phantom'; repeatable. Default: phantom."),
+    typer.Option(
+        "--source",
+        help="A folder of scans, an archive (.zip, .tar, .tar.gz), s3://bucket/prefix, msd, kaggle, "
+        "kaggle:owner/name or phantom; repeatable. Default: phantom.",
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="The folder to write.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON result to stdout.")]

@@ -53,14 +53,19 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)
-        if not target.exists():
-            temporary.replace(target)
-        elif not _exchange(temporary, target):
-            # Elsewhere than on Linux two steps are needed: a kill between them leaves neither folder.
-            shutil.rmtree(target)
-            temporary.replace(target)
+        replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(folder: Path, target: Path) -> None:
+    """Put a finished folder in the place of another on the same disk; the other may be left in its place."""
+    if not target.exists():
+        folder.replace(target)
+    elif not _exchange(folder, target):
+        # Elsewhere than on Linux two steps are needed: a kill between them leaves neither folder.
+        shutil.rmtree(target)
+        folder.replace(target)
 
 
 def _exchange(one: Path, other: Path) -> bool:

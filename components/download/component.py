@@ -16,7 +16,7 @@ def download(
     """Resolve sources into a dataset folder with a manifest of every file.
 
     Args:
-        sources: Folders, or ``phantom``.
+        sources: Folders, archives, ``s3://bucket/prefix``, ``msd``, ``kaggle``, ``kaggle:owner/name``, ``phantom``.
         download: The configuration's section ``download``.
         seed: Seed of the phantoms.
         run_folder: The local run's folder; empty in a cluster.

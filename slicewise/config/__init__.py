@@ -5,7 +5,7 @@ Each section goes to the stages that need it and to no other, so that a changed 
 make preprocessing run again.
 """
 
-from slicewise.config.augment import AugmentConfig
+from slicewise.config.augment import AUGMENT_PRESETS, AugmentConfig
 from slicewise.config.base import (
     MODALITIES,
     REGIONS,
@@ -27,6 +27,7 @@ from slicewise.config.split import SplitConfig
 from slicewise.config.train import ModelConfig, StageConfig, TrainConfig
 
 __all__ = [
+    "AUGMENT_PRESETS",
     "MODALITIES",
     "REGIONS",
     "STAGES",

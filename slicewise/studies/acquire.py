@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from slicewise.config import DownloadConfig
 from slicewise.errors import SourceError
-from slicewise.files import atomic_folder, write_json
 from slicewise.studies.dataset import (
     MANIFEST_NAME,
     Dataset,
     Progress,
-    SourceEntry,
-    build_manifest,
     load_dataset,
-    study_files,
 )
-from slicewise.studies.layouts import discover
-from slicewise.studies.phantom import write_phantoms
-from slicewise.studies.study import StudyRecord
+from slicewise.studies.sources.assembly import Assembly
+from slicewise.studies.sources.base import Context, Source
+from slicewise.studies.sources.parse import parse_sources
+from slicewise.studies.sources.remembered import RememberedSource, read_remembered
+from slicewise.studies.sources.space import disk_error, require_space
+from slicewise.studies.sources.workplace import locked, stage_of, workplace
 
 __all__ = ["Dataset", "acquire", "load_dataset"]
 
 logger = logging.getLogger(__name__)
-
-PHANTOM = "phantom"
-GIVE = "give phantom, or a folder of studies"
-LATER = ("kaggle", "msd")
-LICENCES = {
-    PHANTOM: "synthetic, no patient data",
-    "brats": "BraTS data-use agreement",
-    "lgg": "CC BY-NC-SA 4.0",
-    "images": "not stated with the files: check the source's terms",
-}
 
 
 def acquire(
@@ -50,132 +36,78 @@ def acquire(
 ) -> Dataset:
     """Gather sources into a dataset folder; all of it appears at once, or nothing does.
 
-    Files are hard links where the file system allows it, else copies, never symbolic links.
+    Work in progress lies in ``<out>.partial`` (what was fetched in ``config.cache``, if given), is found there by
+    the next call, and is removed after success. A dataset that was made of the same sources in the same state is
+    left as it is. Files are hard links where the file system allows it, else copies, never symbolic links.
 
     Args:
-        sources: ``phantom`` or folders (``~`` is expanded).
+        sources: Words as ``--source`` takes them; see ``slicewise.studies.sources.parse``.
         out: The dataset folder; an earlier dataset there is replaced, anything else is left alone.
-        config: Phantoms, and how many studies to take of each source.
+        config: How to fetch, and how many studies to take of each source.
         seed: For the phantoms.
         progress: Called with (what, done, total).
 
     Raises:
-        SourceError: A source is missing, empty, of no known layout or not supported; names it.
+        SourceError: A source is missing, empty, of no known layout, cannot be fetched, or does not fit on the
+            disk; names it.
+        RunLockedError: Another download to ``out`` is running.
     """
-    if not sources:
-        raise SourceError("no source was given", GIVE)
-    for source in sources:
-        _require_usable(source, out)
-    _require_replaceable(out)
-    records: list[StudyRecord] = []
-    entries: list[SourceEntry] = []
-    with atomic_folder(out) as folder:
-        for source, name in zip(sources, _source_names(sources), strict=True):
-            found = _gather(source, name, folder, config, seed, progress)
-            entries.append(_entry(source, name, found))
-            records += _distinct(found, {record.study_id for record in records})
-        manifest = build_manifest(folder, entries, records, progress)
-        write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json", by_alias=True))
-    logger.info("%s holds %d studies of %d sources", out, len(records), len(entries))
+    parsed = parse_sources(sources, config)
+    for source in parsed:
+        source.require_usable(out)
+    _require_replaceable(out, config)
+    try:
+        data = _make(parsed, out, config, seed, progress)
+    except OSError as error:
+        raise disk_error(error, f"making {out}") from error
+    logger.info("%s holds %d studies of %d sources", out, len(data.records), len(data.sources))
+    return data
+
+
+def _make(
+    parsed: Sequence[Source], out: Path, config: DownloadConfig, seed: int, progress: Progress | None
+) -> Dataset:
+    place = out.resolve()
+    with workplace(place) as work, _stages(parsed, work, config) as stages:
+        job = Assembly(place, work, config, read_remembered(place), progress)
+        contexts = [
+            Context(config, seed, stage, place, job.remembered.earlier(place, source.given), progress)
+            for source, stage in zip(parsed, stages, strict=True)
+        ]
+        plans = [source.plan(context) for source, context in zip(parsed, contexts, strict=True)]
+        marks = tuple(
+            RememberedSource(given=source.given, name=source.name, fingerprint=plan.fingerprint)
+            for source, plan in zip(parsed, plans, strict=True)
+        )
+        if current := job.current(out, marks):
+            logger.info("%s is up to date with its sources", out)
+            return current
+        needed = sum(plan.needed_bytes for plan in plans)
+        require_space(stages[0].parent, needed, config.keep_free_gb, f"download to {out}")
+        gathered = [source.gather(context) for source, context in zip(parsed, contexts, strict=True)]
+        job.publish(parsed, gathered, marks)
     return load_dataset(out)
 
 
-def _require_usable(source: str, out: Path) -> None:
-    if source == PHANTOM:
-        return
-    if "://" in source or source.lower() in LATER:
-        message = f"source {source!r} is not supported: this version reads folders and phantom"
-        raise SourceError(message, "download the set into a folder first and give that folder")
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        raise SourceError(f"source {source!r} is not a folder", GIVE)
-    inside, outside = out.resolve(), folder.resolve()
-    if inside == outside or outside in inside.parents or inside in outside.parents:
-        raise SourceError(f"source {source!r} and the output {out} lie in each other", "choose another --out")
-
-
-def _require_replaceable(out: Path) -> None:
+def _require_replaceable(out: Path, config: DownloadConfig) -> None:
     """Only an empty folder or a dataset is replaced: a wrong word must not delete a home."""
+    if config.cache and out.resolve() in (Path(config.cache).expanduser() / "in").resolve().parents:
+        raise SourceError(f"download.cache={config.cache} lies in the output {out}", "choose another place for it")
     if not out.exists():
         return
     if not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST_NAME).is_file()):
         raise SourceError(f"{out} exists and is not a dataset", "choose another --out, or remove it")
 
 
-def _source_names(sources: Sequence[str]) -> list[str]:
-    """Short, distinct, lower-case names."""
-    names: list[str] = []
-    for source in sources:
-        base = PHANTOM if source == PHANTOM else Path(source).expanduser().resolve().name
-        base = base.lower().replace(" ", "_").lstrip(".") or "source"
-        taken = [base, *(f"{base}-{number}" for number in range(2, len(sources) + 2))]
-        names.append(next(name for name in taken if name not in names))
-    return names
-
-
-def _gather(
-    source: str, name: str, folder: Path, config: DownloadConfig, seed: int, progress: Progress | None
-) -> list[StudyRecord]:
-    """Bring one source's files below ``folder``/``name``; records have paths relative to ``folder``."""
-    if source == PHANTOM:
-        phantom = config.phantom
-        limit = min(phantom.n_studies, config.max_studies or phantom.n_studies)
-        write_phantoms(phantom.model_copy(update={"n_studies": limit}), seed, folder / name, progress)
-        found = [r.model_copy(update={"synthetic": True}) for r in discover(folder / name, name)]
-        return [_moved(record, name) for record in found]
-    origin = Path(source).expanduser()
-    chosen = _evenly(discover(origin, name), config.max_studies)
-    for done, record in enumerate(chosen, start=1):
-        for path in study_files(record):
-            _link(origin / path, folder / name / path)
-        if progress is not None:
-            progress(name, done, len(chosen))
-    return [_moved(record, name) for record in chosen]
-
-
-def _evenly(records: Sequence[StudyRecord], limit: int | None) -> list[StudyRecord]:
-    """At most ``limit`` records, evenly spaced over the sorted list (and so over ``yes`` and ``no``)."""
-    if limit is None or limit >= len(records):
-        return list(records)
-    return [records[int(index)] for index in (np.arange(limit) + 0.5) * len(records) / limit]
-
-
-def _moved(record: StudyRecord, name: str) -> StudyRecord:
-    images = {role: tuple(f"{name}/{path}" for path in paths) for role, paths in record.images.items()}
-    return record.model_copy(update={"images": images, "labels": tuple(f"{name}/{path}" for path in record.labels)})
-
-
-def _link(origin: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    real = origin.resolve()
-    try:
-        os.link(real, target)
-    except OSError as link_error:
-        logger.debug("copying %s: %s", real, link_error)
-        try:
-            shutil.copy2(real, target)
-        except OSError as error:
-            message = f"cannot copy {origin}: {error.strerror}"
-            raise SourceError(message, "check the file's permissions and the disk's free space") from error
-
-
-def _entry(source: str, name: str, records: Sequence[StudyRecord]) -> SourceEntry:
-    layouts = sorted({record.layout for record in records})
-    kinds = [PHANTOM] if source == PHANTOM else layouts
-    return SourceEntry(
-        name=name,
-        given=source,
-        layout="+".join(layouts),
-        n_studies=len(records),
-        licence="; ".join(LICENCES[kind] for kind in kinds),
-    )
-
-
-def _distinct(records: Sequence[StudyRecord], taken: set[str]) -> list[StudyRecord]:
-    """Prefix the ids that an earlier source has taken with the source's name."""
-    result = []
-    for record in records:
-        if record.study_id in taken:
-            record = record.model_copy(update={"study_id": f"{record.source}_{record.study_id}"})
-        result.append(record)
-    return result
+@contextlib.contextmanager
+def _stages(sources: Sequence[Source], work: Path, config: DownloadConfig) -> Iterator[list[Path]]:
+    """A folder per source for what is fetched: in the cache, locked, or else in the workplace."""
+    root = Path(config.cache).expanduser().resolve() if config.cache else work
+    stages = [stage_of(root, source.given, source.name) for source in sources]
+    with contextlib.ExitStack() as stack:
+        if config.cache:
+            for stage in stages:
+                stack.enter_context(locked(stage, f"another download uses {stage}"))
+        for stage in stages:
+            stage.mkdir(parents=True, exist_ok=True)
+        yield stages

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import stat
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,15 +17,35 @@ from slicewise.files import read_json, sha256_file, sha256_json
 from slicewise.studies.study import StudyRecord
 
 MANIFEST_NAME = "manifest.json"
-HASH_THREADS = 2
+HASH_THREADS = 4
 RESEARCH_USE = "For research only, not for diagnosis; each source's licence applies to its files."
 AGAIN = "run `slicewise download` again"
 
 Progress = Callable[[str, int, int], None]
 
 
+class FetchedEntry(BaseModel):
+    """One file as a server had it; the path is relative to the source."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    bytes: int
+    etag: str
+
+
 class SourceEntry(BaseModel):
-    """Where a part of the dataset came from; ``given`` (in JSON: ``from``) is the word the user gave."""
+    """Where a part of the dataset came from.
+
+    Attributes:
+        name: Short name, and the folder of its files.
+        given: The word the user gave (in JSON: ``from``).
+        layout: Of its studies, several joined by ``+``.
+        n_studies: How many.
+        licence: Of its files.
+        synthetic: Whether no patient was scanned for it.
+        fetched: What came over the network, an archive as such and not what was in it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -33,6 +54,8 @@ class SourceEntry(BaseModel):
     layout: str
     n_studies: int
     licence: str
+    synthetic: bool = False
+    fetched: tuple[FetchedEntry, ...] = ()
 
 
 class FileEntry(BaseModel):
@@ -81,12 +104,22 @@ def build_manifest(
     sources: Sequence[SourceEntry],
     records: Sequence[StudyRecord],
     progress: Progress | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """Digest every file that the records use."""
+    """Digest every file that the records use.
+
+    Args:
+        root: The dataset folder.
+        sources: Where it came from.
+        records: The studies, their paths relative to ``root``.
+        progress: Called with (what, done, total).
+        known: Digests that need not be computed again, by path.
+    """
     paths = sorted({path for record in records for path in study_files(record)})
+    known = known or {}
     files = []
     with ThreadPoolExecutor(HASH_THREADS) as pool:
-        digests = pool.map(sha256_file, [root / path for path in paths])
+        digests = pool.map(lambda path: known.get(path) or sha256_file(root / path), paths)
         for done, (path, sha256) in enumerate(zip(paths, digests, strict=True), start=1):
             files.append(FileEntry(path=path, bytes=(root / path).stat().st_size, sha256=sha256))
             if progress is not None:
@@ -113,9 +146,20 @@ def load_dataset(folder: Path) -> Dataset:
         SourceError: No manifest, one that is damaged or of another version, or a file that is missing, of
             another size or outside the folder; names it.
     """
+    manifest = read_manifest(folder)
+    _require_whole(folder, manifest)
+    return Dataset(folder, manifest.studies, manifest.digest, manifest.sources)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a dataset's manifest, without a look at the files.
+
+    Raises:
+        SourceError: There is none, or it is damaged or of another version.
+    """
     path = folder / MANIFEST_NAME
     try:
-        manifest = Manifest.model_validate(read_json(path))
+        return Manifest.model_validate(read_json(path))
     except OSError as error:
         message = f"{folder} is not a dataset: cannot read {MANIFEST_NAME} ({error.strerror})"
         raise SourceError(message, "make one with `slicewise download`") from error
@@ -125,8 +169,6 @@ def load_dataset(folder: Path) -> Dataset:
         raise SourceError(f"{path} is not a dataset manifest: {key}: {first['msg']}", AGAIN) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise SourceError(f"{path} is damaged: {error}", AGAIN) from error
-    _require_whole(folder, manifest)
-    return Dataset(folder, manifest.studies, manifest.digest, manifest.sources)
 
 
 def _require_whole(folder: Path, manifest: Manifest) -> None:
@@ -142,9 +184,17 @@ def _require_whole(folder: Path, manifest: Manifest) -> None:
         relative = PurePosixPath(entry.path)
         if relative.is_absolute() or ".." in relative.parts:
             raise SourceError(f"{folder / MANIFEST_NAME} names {entry.path}, outside the dataset", AGAIN)
-        file = folder / entry.path
-        if not file.is_file() or file.stat().st_size != entry.bytes:
-            raise SourceError(f"{file} is missing or not of {entry.bytes} bytes", AGAIN)
+        if not _has_size(folder / entry.path, entry.bytes):
+            raise SourceError(f"{folder / entry.path} is missing or not of {entry.bytes} bytes", AGAIN)
+
+
+def _has_size(file: Path, size: int) -> bool:
+    # One look at each file: there may be tens of thousands, on a network disk.
+    try:
+        found = file.stat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == size
 
 
 def _digest(files: Sequence[FileEntry], records: Sequence[StudyRecord]) -> str:

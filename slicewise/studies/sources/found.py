@@ -1,0 +1,43 @@
+"""Which studies lie in what a source has brought, told in the user's words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from slicewise.errors import SourceError
+from slicewise.studies import layouts
+from slicewise.studies.dataset import study_files
+from slicewise.studies.sources.choose import evenly
+from slicewise.studies.study import StudyRecord
+
+
+def find_studies(folder: Path, given: str, name: str, limit: int | None) -> tuple[StudyRecord, ...]:
+    """The studies of a folder, at most ``limit`` of them.
+
+    Args:
+        folder: Where the files are.
+        given: What the user calls the source, for messages.
+        name: The source's short name.
+        limit: See ``download.max_studies``.
+
+    Raises:
+        SourceError: No study of a known layout, or two of one id.
+    """
+    try:
+        return evenly(layouts.discover(folder, name), limit)
+    except SourceError as error:
+        raise SourceError(error.message.replace(str(folder), given), error.cure) from error
+
+
+def wanted_paths(paths: Sequence[PurePosixPath], name: str, limit: int | None) -> set[str] | None:
+    """The files of the studies to take and the tables that tell of them, where names decide; None: fetch all.
+
+    Raises:
+        SourceError: Two studies of one id, or two files for one modality.
+    """
+    if limit is None:
+        return None
+    chosen = evenly(layouts.discover_by_name(paths, name), limit)
+    files = {path for record in chosen for path in study_files(record)}
+    return files | {str(path) for path in layouts.side_tables(paths)} if files else None
