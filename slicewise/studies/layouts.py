@@ -1,40 +1,37 @@
-"""Which studies a folder holds: three layouts in which people have brain MRI on disk."""
+"""Which studies a folder holds: the layouts in which people have brain MRI on disk (``docs/layouts.md``)."""
 
 from __future__ import annotations
 
 import logging
 import os
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from slicewise.config import MODALITIES
 from slicewise.errors import SourceError
+from slicewise.studies.brats_layout import find_brats
+from slicewise.studies.copies import drop_copies, same_content
+from slicewise.studies.dicom_layout import find_dicom
+from slicewise.studies.msd import INDEX_NAME, apply_indexes, find_msd
+from slicewise.studies.name_mapping import apply_mappings, is_mapping
+from slicewise.studies.named_nifti import is_list, read_listed
 from slicewise.studies.picture_layouts import find_images, find_lgg
 from slicewise.studies.study import StudyRecord
 
 logger = logging.getLogger(__name__)
 
 KNOWN_LAYOUTS = (
-    "known layouts: BraTS (a folder per study with *_flair/_t1/_t1ce/_t2/_seg or -t2f/-t1n/-t1c/-t2w/-seg, "
-    ".nii or .nii.gz); LGG kaggle_3m (<patient>_<n>.tif with <patient>_<n>_mask.tif); images in folders "
-    "named yes and no"
+    "known layouts: BraTS (*_flair/_t1/_t1ce/_t2/_seg or -t2f/-t1n/-t1c/-t2w/-seg, .nii or .nii.gz); MSD "
+    "Task01_BrainTumour; LGG kaggle_3m (<patient>_<n>.tif and _mask.tif); images in folders named yes and no, or "
+    "after a tumour; DICOM series of MRI; or list any NIfTI files in a studies.csv"
 )
-ROLES = (
-    {name: name for name in (*MODALITIES, "seg")}
-    | {"t2f": "flair", "t1n": "t1", "t1c": "t1ce", "t2w": "t2"}
-    | {"segm": "seg"}
-)
-BRATS_NAME = re.compile(r"^(?P<stem>.+)[_-](?P<role>flair|t1ce|t1|t2|seg|segm|t2f|t1n|t1c|t2w)\.nii(\.gz)?$", re.I)
-# "W39_1998.09.19_Segm.nii" is the label of BraTS 2020 patient 355, published under this name.
-MISNAMED = re.compile(r"_segm\.nii(\.gz)?$", re.I)
-BRATS_GLI = re.compile(r"^(?P<patient>BraTS-[A-Za-z]+-\d+)-\d{3}$")
 
 
 def discover(folder: Path, source: str) -> list[StudyRecord]:
     """List the studies below ``folder``, sorted by study id.
 
-    Hidden files and ``__MACOSX`` are passed over. Two studies of one name, e.g. one folder under HGG and LGG,
+    A ``studies.csv`` or ``studies.json`` at the top decides alone. Else the layouts told by names are looked
+    for, and what they leave over is looked into for DICOM. Hidden files and ``__MACOSX`` are passed over, and
+    so is the second of two copies of one tree. Two studies of one name, e.g. one folder under HGG and LGG,
     are refused, as they are probably one patient twice; images that differ only in their extension
     both stay, the extension added to their ids.
 
@@ -46,82 +43,104 @@ def discover(folder: Path, source: str) -> list[StudyRecord]:
         Records with file paths relative to ``folder``, in POSIX form.
 
     Raises:
-        SourceError: The folder is missing or empty, of no known layout, or has two studies of one id.
+        SourceError: The folder is missing, unreadable or empty, of no known layout, has two studies of one id,
+            or a table in it is wrong.
     """
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder", "give the folder that holds the studies")
+    listed = read_listed(folder, source)
+    if listed is not None:
+        return sorted(listed, key=lambda record: record.study_id)
     paths = _visible_files(folder)
     if not paths:
         raise SourceError(f"{folder} holds no files", KNOWN_LAYOUTS)
-    records = [*_find_brats(paths, source), *find_lgg(paths, source), *find_images(paths, source)]
+    kept = drop_copies(paths, lambda one, other: same_content(folder / one, folder / other))
+    records = apply_indexes(apply_mappings(_find_by_name(kept, source), folder, kept), folder, kept)
+    records += find_dicom(folder, _left_over(kept, records), source, alone=not records)
     if not records:
         raise SourceError(f"{folder} holds {len(paths)} files but no study of a known layout", KNOWN_LAYOUTS)
-    _refuse_repeats(records, folder)
+    _refuse_repeats(records, str(folder))
     return sorted(records, key=lambda record: record.study_id)
+
+
+def discover_by_name(paths: Sequence[PurePosixPath], source: str) -> list[StudyRecord]:
+    """List the studies that file names alone tell, without opening anything; sorted by study id.
+
+    For choosing what to fetch from a remote listing. Tables beside the images (``side_tables``) can add
+    grades, patient ids and label numberings once they are there: ``discover`` on the fetched folder does it.
+    A file below a folder with the same path as one above it counts as its copy.
+
+    Args:
+        paths: Files relative to the source.
+        source: The source's short name.
+
+    Returns:
+        Records of the layouts ``brats``, ``msd``, ``lgg`` and ``images``; empty where there are none, or where
+        a ``studies.csv`` or ``studies.json`` decides.
+
+    Raises:
+        SourceError: Two studies have one id, or a study has two files for one modality.
+    """
+    if any(is_list(path) for path in paths):
+        return []
+    visible = sorted({path for path in paths if not any(_is_hidden(part) for part in path.parts)})
+    records = _find_by_name(drop_copies(visible, lambda one, other: True), source)
+    _refuse_repeats(records, source)
+    return sorted(records, key=lambda record: record.study_id)
+
+
+def side_tables(paths: Iterable[PurePosixPath]) -> list[PurePosixPath]:
+    """The small tables among a source's files that ``discover`` reads: fetch them with the studies."""
+    return [path for path in paths if is_mapping(path) or is_list(path) or path.name == INDEX_NAME]
 
 
 def _visible_files(folder: Path) -> list[PurePosixPath]:
     """Files below ``folder``, relative and sorted; links to folders are not followed."""
     found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+    for parent, folders, files in os.walk(folder, onerror=_refuse):
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
         base = Path(parent).relative_to(folder)
-        found += [PurePosixPath((base / name).as_posix()) for name in files if not name.startswith(".")]
-    return sorted(found)
+        found += [PurePosixPath((base / name).as_posix()) for name in files if not _is_hidden(name)]
+    return sorted(path for path in found if _is_text(path))
 
 
-def _find_brats(paths: Iterable[PurePosixPath], source: str) -> list[StudyRecord]:
-    studies: dict[tuple[PurePosixPath, str], dict[str, PurePosixPath]] = {}
-    for path in paths:
-        if match := BRATS_NAME.match(path.name):
-            roles = studies.setdefault((path.parent, match["stem"]), {})
-            role = ROLES[match["role"].lower()]
-            if role in roles:
-                raise SourceError(
-                    f"{path.parent} has two files for {role}: {roles[role].name} and {path.name}",
-                    "keep one file per modality",
-                )
-            roles[role] = path
-    _adopt_misnamed_labels(studies)
-    records = [_brats_record(parent, stem, roles, source) for (parent, stem), roles in studies.items()]
-    return [record for record in records if record is not None]
+def _refuse(error: OSError) -> None:
+    raise SourceError(f"{error.filename} cannot be listed ({error.strerror})", "check the folder's permissions")
 
 
-def _adopt_misnamed_labels(studies: dict[tuple[PurePosixPath, str], dict[str, PurePosixPath]]) -> None:
-    """Give a lone ``*_Segm.nii`` to the one study beside it that has images and no label."""
-    lone = [key for key, roles in studies.items() if set(roles) == {"seg"} and MISNAMED.search(roles["seg"].name)]
-    for key in lone:
-        beside = [other for other in studies if other[0] == key[0] and other != key]
-        if len(beside) == 1 and "seg" not in studies[beside[0]]:
-            studies[beside[0]]["seg"] = studies.pop(key)["seg"]
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
 
 
-def _brats_record(
-    parent: PurePosixPath, study_id: str, roles: dict[str, PurePosixPath], source: str
-) -> StudyRecord | None:
-    """The record of one BraTS study, or None when it has a label and no image."""
-    images = {name: (str(roles[name]),) for name in MODALITIES if name in roles}
-    if not images:
-        logger.warning("%s is left out: it has a label (%s) but no image", parent, roles["seg"].name)
-        return None
-    gli = BRATS_GLI.match(study_id)
-    return StudyRecord(
-        study_id=study_id,
-        patient_id=gli["patient"] if gli else study_id,
-        source=source,
-        layout="brats",
-        images=images,
-        labels=(str(roles["seg"]),) if "seg" in roles else (),
-    )
+def _is_text(path: PurePosixPath) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        logger.warning("%r is left out: its name is not UTF-8; rename it", str(path))
+        return False
+    return True
 
 
-def _refuse_repeats(records: Iterable[StudyRecord], folder: Path) -> None:
+def _find_by_name(paths: Sequence[PurePosixPath], source: str) -> list[StudyRecord]:
+    """Each layout in turn, over the files that the earlier ones left."""
+    records: list[StudyRecord] = []
+    for find in (find_brats, find_msd, find_lgg, find_images):
+        records += find(_left_over(paths, records), source)
+    return records
+
+
+def _left_over(paths: Iterable[PurePosixPath], records: Iterable[StudyRecord]) -> list[PurePosixPath]:
+    used = {path for record in records for files in (*record.images.values(), record.labels) for path in files}
+    return [path for path in paths if str(path) not in used]
+
+
+def _refuse_repeats(records: Iterable[StudyRecord], where: str) -> None:
     seen: dict[str, str] = {}
     for record in records:
         first = next(iter(record.images.values()))[0]
         if record.study_id in seen:
             raise SourceError(
-                f"{folder} has two studies named {record.study_id}: {seen[record.study_id]} and {first}",
+                f"{where} has two studies named {record.study_id}: {seen[record.study_id]} and {first}",
                 "remove one of them, or rename its files if they are different patients",
             )
         seen[record.study_id] = first

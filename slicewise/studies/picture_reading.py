@@ -33,7 +33,7 @@ def read_lgg(record: StudyRecord, root: Path) -> Study:
     return Study(
         record=record,
         modalities=tuple(channels),
-        image=np.stack(list(channels.values())),
+        channels=tuple(channels.values()),
         labels=labels,
         known_regions=() if labels is None else ("WT",),
         spacing_mm=(1.0, 1.0, 1.0),
@@ -89,7 +89,7 @@ def read_image(record: StudyRecord, root: Path) -> Study:
     return Study(
         record=record,
         modalities=("unknown",),
-        image=pixels[None, None],
+        channels=(pixels[None],),
         labels=None,
         known_regions=(),
         spacing_mm=(1.0, 1.0, 1.0),

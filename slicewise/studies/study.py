@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-Layout = Literal["brats", "lgg", "images"]
+Layout = Literal["brats", "lgg", "images", "msd", "dicom", "nifti"]
+ALL_REGIONS = ("WT", "TC", "ET")
+FileLabel = Annotated[int, Field(ge=0, le=255)]
+BratsLabel = Literal[0, 1, 2, 4]
 
 
 class StudyRecord(BaseModel):
@@ -21,10 +25,16 @@ class StudyRecord(BaseModel):
         source: The source's short name (``phantom``, ``brats``, ``lgg``, ``kaggle`` or the folder's name).
         layout: How the files are to be read.
         synthetic: True for phantoms, so that no report takes them for patients.
-        images: Files by role, relative to the dataset folder. ``brats``: one file per modality. ``lgg``: the
-            single role ``slices``, files in order of their number. ``images``: the single role ``image``.
-        labels: Label files in the same order (one for ``brats``, one per slice for ``lgg``), or empty.
+        images: Files by role, relative to the dataset folder. ``brats``, ``nifti``: one file per modality.
+            ``lgg``: the single role ``slices``, files in order of their number. ``images``: the single role
+            ``image``. ``msd``: the single role ``volume``, one 4D file. ``dicom``: per modality, the files of
+            one series in spatial order.
+        labels: Label files in the same order (one per slice for ``lgg``, else one), or empty.
         tumour: The class of a 2D image from its folder (``yes``/``no``); None where a mask decides.
+        grade: ``HGG`` or ``LGG`` where the set tells it.
+        channel_order: ``msd``: the modality of each volume of the 4D file.
+        label_map: The label file's values → BraTS values, where its numbering is another; empty: BraTS's.
+        label_regions: The regions that the label file tells apart from the rest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +47,10 @@ class StudyRecord(BaseModel):
     images: dict[str, tuple[str, ...]]
     labels: tuple[str, ...] = ()
     tumour: bool | None = None
+    grade: Literal["HGG", "LGG"] | None = None
+    channel_order: tuple[str, ...] = ()
+    label_map: dict[FileLabel, BratsLabel] = Field(default_factory=dict)
+    label_regions: tuple[str, ...] = ALL_REGIONS
 
 
 @dataclass(frozen=True)
@@ -48,8 +62,8 @@ class Study:
 
     Attributes:
         record: Where it came from.
-        modalities: Names of the channels that the study really has, in the order of ``image``'s first axis.
-        image: ``[C, Z, H, W]``, raw intensities, all finite.
+        modalities: Names of the channels that the study really has.
+        channels: ``[Z, H, W]`` for each of them, raw intensities, all finite; views where that saves a copy.
         labels: ``[Z, H, W]`` uint8 with BraTS values 0, 1, 2, 4, or None.
         known_regions: The regions that ``labels`` tells; the others are unknown, not empty.
         spacing_mm: ``(between slices, row, column)`` in mm; 1.0 where the file does not say.
@@ -59,9 +73,14 @@ class Study:
 
     record: StudyRecord
     modalities: tuple[str, ...]
-    image: NDArray[np.generic]
+    channels: tuple[NDArray[Any], ...]
     labels: NDArray[np.uint8] | None
     known_regions: tuple[str, ...]
     spacing_mm: tuple[float, float, float]
     spacing_known: bool
     warnings: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def image(self) -> NDArray[Any]:
+        """All channels as one array, ``[C, Z, H, W]``; copied on first use."""
+        return np.stack(self.channels)

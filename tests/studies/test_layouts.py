@@ -1,11 +1,15 @@
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from slicewise.errors import SourceError
-from slicewise.studies.layouts import discover
+from slicewise.studies.layouts import discover, discover_by_name
+from slicewise.studies.study import StudyRecord
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -95,3 +99,63 @@ def test_real_sets(shared_data: Path) -> None:
     found = {name: discover(shared_data / name, name) for name in ("brats", "lgg", "kaggle")}
     assert {name: len(records) for name, records in found.items()} == {"brats": 10, "lgg": 18, "kaggle": 193}
     assert all(len(record.images) == 4 and record.labels for record in found["brats"])
+
+
+FOLDERS = st.sampled_from(
+    ["HGG", "LGG", "yes", "no", "glioma", "A", "a", "imagesTr", "imagesTs", "labelsTr", "A_flair.nii", "x y", ".git"]
+)
+STEMS = st.sampled_from(["A", "BraTS-GLI-00001-100", "TCGA_CS_4941_19960909", "BRATS_001", "Y1", "W39", "", "é"])
+ROLES = st.sampled_from(
+    ["_flair", "_T1", "_t1ce", "-t2w", "_seg", "-seg", "_Segm", "_1", "_01", "_1_mask", "_mask", ""]
+)
+SUFFIXES = st.sampled_from([".nii", ".nii.gz", ".NII", ".tif", ".png", ".JPG", ".csv", ".json", ".dcm", ""])
+NAMES = st.builds(lambda *parts: "".join(parts), STEMS, ROLES, SUFFIXES).filter(
+    lambda name: name not in ("", ".", "..")
+)
+LIKELY = st.builds(lambda folders, name: "/".join([*folders, name]), st.lists(FOLDERS, max_size=3), NAMES)
+ODD = st.text(st.characters(exclude_characters="\0/", codec="utf-8"), min_size=1, max_size=12).filter(
+    lambda name: name not in (".", "..")
+)
+PATHS = st.builds(
+    lambda likely, odd: list(dict.fromkeys([*likely, *odd])),
+    st.lists(LIKELY, min_size=4, max_size=24),
+    st.lists(ODD, max_size=2),
+)
+
+
+def require_sound(records: list[StudyRecord], names: set[str]) -> None:
+    used = [path for record in records for paths in (*record.images.values(), record.labels) for path in paths]
+    assert set(used) <= names
+    assert len(set(used)) == len(used)
+    ids = [record.study_id for record in records]
+    assert ids == sorted(ids)
+    assert len(set(ids)) == len(ids)
+    assert all(StudyRecord.model_validate_json(record.model_dump_json()) == record for record in records)
+
+
+@settings(max_examples=300, deadline=None)
+@given(names=PATHS)
+def test_any_names_give_sound_records_or_one_error(names: list[str]) -> None:
+    try:
+        records = discover_by_name([PurePosixPath(name) for name in names], "x")
+    except SourceError:
+        return
+    require_sound(records, {str(PurePosixPath(name)) for name in names})
+
+
+@settings(max_examples=100, deadline=None)
+@given(names=PATHS)
+def test_any_folder_gives_sound_records_or_one_error(tmp_path_factory: Any, names: list[str]) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    for name in names:
+        try:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(name)
+        except OSError:
+            continue  # a file where a folder should be, or the other way round
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    try:
+        records = discover(folder, "x")
+    except SourceError:
+        return
+    require_sound(records, there)
