@@ -1,152 +1,140 @@
-"""The slice store: the preprocessed set on disk.
+"""The slice store: the preprocessed set on disk, opened for reading.
 
-Format ``slicewise-store`` version 1: a folder with ``store.json`` (everything but pixels) and, for each study,
-``studies/<id>/image.npy`` (``[n, C, size, size]`` float16) and, where it has labels, ``label.npy``
-(``[n, size, size]`` uint8, BraTS values). Both are memory-mapped, so that any slice is readable from any process
-without copying the rest.
+Format ``slicewise-store`` version 2 (``docs/slice-store.md``): a folder with ``store.json`` (everything but pixels)
+and, for each study, ``studies/<key>/image.npy`` (``[n, C, size, size]`` float16) and, where it has labels,
+``label.npy`` (``[n, size, size]`` uint8, BraTS values). Both are memory-mapped, so that any slice is readable from
+any process without copying the rest.
 """
 
 from __future__ import annotations
 
-import json
+import functools
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from slicewise.config import SliceConfig
 from slicewise.errors import StoreError
-from slicewise.files import sha256_file
+from slicewise.slices.store_append import append_studies, staging
+from slicewise.slices.store_arrays import open_array, will_need, write_study
+from slicewise.slices.store_check import Fault, find_faults
+from slicewise.slices.store_index import (
+    CURE,
+    IMAGE,
+    INDEX,
+    LABEL,
+    STUDIES,
+    StoreIndex,
+    StudyEntry,
+    StudyFailure,
+    read_index,
+    write_index,
+)
+from slicewise.slices.store_keys import study_key, study_keys
+from slicewise.slices.store_slices import SliceEntry, SliceTable
 
-INDEX = "store.json"
-CURE = "run 'slicewise preprocess' again"
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SliceEntry(_Record):
-    """One slice.
-
-    Attributes:
-        z: Its index in the study, inferior to superior.
-        tumour: Whether it shows tumour; None where that is unknown or too little to call.
-        selected: Whether it takes part in training.
-        foreground: Share of pixels that are head or brain.
-        pixel_mm2: Area of one pixel of the stored plane in mm².
-    """
-
-    z: int
-    tumour: bool | None
-    selected: bool
-    foreground: float
-    pixel_mm2: float
-
-
-class StudyEntry(_Record):
-    """One study of the store, with its quality record.
-
-    Attributes:
-        key: Its folder's name.
-        content_sha256: Digest of ``image.npy``; equal for a study listed twice under two names.
-    """
-
-    key: str
-    study_id: str
-    patient_id: str | None
-    source: str
-    layout: str
-    synthetic: bool
-    modalities: tuple[str, ...]
-    known_regions: tuple[str, ...]
-    spacing_mm: tuple[float, float, float]
-    spacing_known: bool
-    content_sha256: str
-    label_sha256: str | None
-    warnings: tuple[str, ...]
-    slices: tuple[SliceEntry, ...]
-
-    @property
-    def has_labels(self) -> bool:
-        """Whether a mask says where the tumour is."""
-        return self.label_sha256 is not None
-
-    @property
-    def has_tumour(self) -> bool:
-        """Whether any slice shows tumour."""
-        return any(entry.tumour for entry in self.slices)
-
-
-class StudyFailure(_Record):
-    """A study that was left out, and why."""
-
-    study_id: str
-    reason: str
-
-
-class StoreIndex(_Record):
-    """The content of ``store.json``."""
-
-    format: Literal["slicewise-store"] = "slicewise-store"
-    version: Literal[1] = 1
-    preprocessing: SliceConfig
-    data_digest: str
-    sources: tuple[str, ...]
-    studies: tuple[StudyEntry, ...]
-    failures: tuple[StudyFailure, ...] = ()
+__all__ = [
+    "CURE",
+    "INDEX",
+    "Fault",
+    "SliceEntry",
+    "SliceStore",
+    "SliceTable",
+    "StoreIndex",
+    "StudyEntry",
+    "StudyFailure",
+    "append_studies",
+    "find_faults",
+    "staging",
+    "study_key",
+    "study_keys",
+    "write_index",
+    "write_study",
+]
+OPEN_MAPS = 256
 
 
 class SliceStore:
     """A store opened for reading.
 
+    It may be used from several threads, be copied to other processes, and outlive a fork.
+
     Args:
         folder: The store's folder.
+        open_maps: How many maps are kept open between calls. Each keeps one file open, and a process may commonly
+            have 1,024; those used least recently are closed, once nobody holds their arrays.
+
+    Attributes:
+        index: The content of ``store.json``.
+        studies: Key → study.
 
     Raises:
-        StoreError: Missing, not a store, or of another format version.
+        StoreError: Missing, not a store, damaged, or of another format version.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, open_maps: int = OPEN_MAPS) -> None:
         self.folder = folder
-        try:
-            text = (folder / INDEX).read_text(encoding="utf-8")
-            self.index = StoreIndex.model_validate(json.loads(text))
-        except OSError as error:
-            raise StoreError(f"{folder} is not a slice store: no readable {INDEX}", CURE) from error
-        except (json.JSONDecodeError, ValidationError, UnicodeDecodeError) as error:
-            raise StoreError(f"{folder / INDEX} is damaged or of another version", CURE) from error
+        self.open_maps = open_maps
+        self.index = read_index(folder)
         self.studies = {study.key: study for study in self.index.studies}
+        self._open = functools.lru_cache(open_maps)(open_array)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Open maps stay behind when a store is sent to another process."""
+        return {name: value for name, value in vars(self).items() if name != "_open"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open = functools.lru_cache(self.open_maps)(open_array)
 
     def images(self, key: str) -> NDArray[np.float16]:
-        """All slices of a study, ``[n, C, size, size]``, memory-mapped."""
-        return cast("NDArray[np.float16]", self._map(key, "image.npy"))
-
-    def labels(self, key: str) -> NDArray[np.uint8]:
-        """All label planes of a study that has labels, ``[n, size, size]``, memory-mapped."""
-        return cast("NDArray[np.uint8]", self._map(key, "label.npy"))
-
-    def _map(self, key: str, name: str) -> NDArray[np.generic]:
-        path = self.folder / "studies" / key / name
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{path} is missing or damaged", CURE) from error
-        if len(array) != len(self.studies[key].slices):
-            raise StoreError(f"{path} holds {len(array)} slices, the index says otherwise", CURE)
-        return array  # type: ignore[no-any-return]
-
-    def verify(self) -> None:
-        """Compare every file with its digest.
+        """All slices of a study, ``[n, C, size, size]``, memory-mapped.
 
         Raises:
-            StoreError: Names the first file that was changed.
+            StoreError: There is no such study, or its file is missing or damaged.
         """
-        for key, study in self.studies.items():
-            expected = {"image.npy": study.content_sha256, "label.npy": study.label_sha256}
-            for name, digest in expected.items():
-                path = self.folder / "studies" / key / name
-                if digest is not None and (not path.is_file() or sha256_file(path) != digest):
-                    raise StoreError(f"{path} is missing or was changed", CURE)
+        config = self.index.preprocessing
+        shape = (len(self._study(key).slices), len(config.modalities), config.size, config.size)
+        return cast("NDArray[np.float16]", self._open(self.folder / STUDIES / key / IMAGE, "<f2", shape))
+
+    def labels(self, key: str) -> NDArray[np.uint8]:
+        """All label planes of a study that has labels, ``[n, size, size]``, memory-mapped.
+
+        Raises:
+            StoreError: There is no such study, it has no labels, or its file is missing or damaged.
+        """
+        study, size = self._study(key), self.index.preprocessing.size
+        if not study.has_labels:
+            raise StoreError(f"study {key} of {self.folder} has no labels")
+        shape = (len(study.slices), size, size)
+        return cast("NDArray[np.uint8]", self._open(self.folder / STUDIES / key / LABEL, "|u1", shape))
+
+    def prefetch(self, key: str, row: int) -> None:
+        """Have the disk read one slice, and its labels, while the caller does something else.
+
+        Called for a whole batch before its slices are read, it lets the disk work on all of them at once.
+
+        Raises:
+            StoreError: As ``images`` and ``labels`` do.
+        """
+        for array in (self.images(key), *([self.labels(key)] if self.studies[key].has_labels else ())):
+            if isinstance(array, np.memmap):
+                will_need(array, row)
+
+    def _study(self, key: str) -> StudyEntry:
+        try:
+            return self.studies[key]
+        except KeyError as error:
+            raise StoreError(f"{self.folder} has no study {key!r}", "see 'slicewise store info'") from error
+
+    def verify(self) -> None:
+        """Compare every file with the index.
+
+        Raises:
+            StoreError: Names every file that is missing or was changed.
+        """
+        faults = find_faults(self.folder, self.index)
+        if faults:
+            told = "; ".join(str(fault) for fault in faults)
+            raise StoreError(f"{len(faults)} file(s) of the store are bad: {told}", CURE)

@@ -36,14 +36,13 @@ def relabel(folder: Path, tumour: bool | None) -> None:
     """Give all slices one class."""
     index = json.loads((folder / INDEX).read_text())
     for study in index["studies"]:
-        for entry in study["slices"]:
-            entry["tumour"] = tumour
+        study["slices"]["tumour"] = [tumour] * len(study["slices"]["z"])
     (folder / INDEX).write_text(json.dumps(index))
 
 
 def test_without_masks_the_warm_up_is_skipped_with_a_reason(small: SmallData, tmp_path: Path) -> None:
     """The stage still hands weights on, so that the next one can start."""
-    store = store_with(small, tmp_path / "store", label_sha256=None, known_regions=())
+    store = store_with(small, tmp_path / "store", label_xxh3=None, known_regions=())
     record = train_stage(job(small, store, "seg_warmup", tmp_path / "c"), tmp_path / "out")
     assert record["skipped"] == "no training study has a mask"
     assert record["history"] == []
@@ -69,7 +68,7 @@ def test_with_one_class_the_head_is_skipped(small: SmallData, tmp_path: Path) ->
 
 @pytest.mark.parametrize("stage", ["seg_warmup", "cls_head", "joint"])
 def test_nothing_to_learn(small: SmallData, tmp_path: Path, stage: Any) -> None:
-    store = store_with(small, tmp_path / "store", label_sha256=None, known_regions=())
+    store = store_with(small, tmp_path / "store", label_xxh3=None, known_regions=())
     relabel(store, True)
     with pytest.raises(TrainingError, match="nothing to learn.*all of one class") as caught:
         train_stage(job(small, store, stage, tmp_path / "c"), tmp_path / "out")
@@ -81,8 +80,7 @@ def test_a_side_without_slices(small: SmallData, tmp_path: Path) -> None:
     store = store_with(small, tmp_path / "store")
     index = json.loads((store / INDEX).read_text())
     for study in index["studies"]:
-        for entry in study["slices"]:
-            entry["selected"] = study["key"] not in small.split.val
+        study["slices"]["selected"] = [study["key"] not in small.split.val] * len(study["slices"]["z"])
     (store / INDEX).write_text(json.dumps(index))
     with pytest.raises(TrainingError, match="no slices"):
         train_stage(job(small, store, "joint", tmp_path / "c"), tmp_path / "out")
@@ -133,8 +131,7 @@ def test_checkpoints_of_another_selection_are_refused(small: SmallData, checkpoi
     store = store_with(small, tmp_path / "store")
     index = json.loads((store / INDEX).read_text())
     for study in index["studies"]:
-        for entry in study["slices"]:
-            entry["selected"] = not entry["selected"]
+        study["slices"]["selected"] = [not chosen for chosen in study["slices"]["selected"]]
     (store / INDEX).write_text(json.dumps(index))
     with pytest.raises(TrainingError, match="another configuration or data set"):
         train_stage(job(small, store, "seg_warmup", checkpoints), tmp_path / "out")
