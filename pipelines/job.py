@@ -16,6 +16,7 @@ from serving.local import smoke_requests, stop_stack
 from serving.state import StackState
 from slicewise.errors import SliceWiseError
 from slicewise.inference.predictor import SliceInput
+from slicewise.slices.planes import cut_study
 from slicewise.slices.split import load_split
 from slicewise.slices.store import SliceStore
 from slicewise.studies.dataset import load_dataset
@@ -96,9 +97,11 @@ def _test_slice(records: dict[str, dict[str, Any]]) -> tuple[SliceInput, str]:
     key = next((key for key in split.test if store.studies[key].has_tumour), split.test[0])
     entry = store.studies[key]
     data = load_dataset(Path(outputs["dataset"]))
-    study = read_study(next(r for r in data.records if r.study_id == entry.study_id), data.root)
+    record = next(r for r in data.records if r.study_id == entry.study_id)
+    study = cut_study(read_study(record, data.root), store.index.preprocessing.plane)
     z = entry.slices[len(entry.slices) // 2].z
     if study.labels is not None:
         z = int(np.argmax(np.count_nonzero(study.labels, axis=(1, 2))))
     truth = "tumour" if any(row.tumour for row in entry.slices if row.z == z) else "no tumour or unknown"
-    return SliceInput(study.image[:, z], study.modalities, study.spacing_mm[1:]), truth
+    image = np.stack([channel[z] for channel in study.channels])
+    return SliceInput(image, study.modalities, study.spacing_mm[1:]), truth

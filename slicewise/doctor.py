@@ -15,7 +15,20 @@ from pathlib import Path
 MIN_PYTHON = (3, 11)
 MIN_FREE_GB = 5
 MIN_JAVA = 11
-NEEDED = ("torch", "monai", "nibabel", "numpy", "scikit-learn", "safetensors", "pydantic", "typer", "matplotlib")
+NEEDED = (
+    "torch",
+    "monai",
+    "nibabel",
+    "numba",
+    "numpy",
+    "pydicom",
+    "scikit-learn",
+    "safetensors",
+    "pydantic",
+    "typer",
+    "matplotlib",
+)
+SOURCES = ("boto3", "kaggle")
 PIPELINES = ("kfp", "kfp-kubernetes")
 SERVING = ("torchserve", "torch-model-archiver", "kserve", "fastapi", "psutil")
 TOOLS = {
@@ -46,7 +59,8 @@ class Finding:
 def examine() -> list[Finding]:
     """Look at Python, packages, Java, disk, cores, GPU and tools."""
     findings = [_python(), _packages("library", NEEDED, ""), _packages("pipeline", PIPELINES, "pipelines")]
-    findings += [_packages("serving", SERVING, "serving"), _java(), _disk(), _cores(), _gpu()]
+    findings += [_packages("serving", SERVING, "serving"), _packages("source", SOURCES, "sources", needed=False)]
+    findings += [_java(), _disk(), _cores(), _gpu()]
     findings += [_tool(name, cure) for name, cure in TOOLS.items()]
     return findings
 
@@ -56,12 +70,12 @@ def _python() -> Finding:
     return Finding("Python", ok, True, platform.python_version(), "install Python 3.11 or newer")
 
 
-def _packages(name: str, packages: tuple[str, ...], extra: str) -> Finding:
+def _packages(name: str, packages: tuple[str, ...], extra: str, *, needed: bool = True) -> Finding:
     versions = {package: _version(package) for package in packages}
     absent = [package for package, version in versions.items() if version is None]
     found = f"missing: {', '.join(absent)}" if absent else ", ".join(f"{k} {v}" for k, v in versions.items())
     target = f"slicewise[{extra}]" if extra else "slicewise"
-    return Finding(f"{name} packages", not absent, True, found, f"make .venv, or: pip install '{target}'")
+    return Finding(f"{name} packages", not absent, needed, found, f"make .venv, or: pip install '{target}'")
 
 
 def _version(package: str) -> str | None:

@@ -20,7 +20,8 @@ from slicewise.inference.bundle import Bundle, load_bundle
 from slicewise.inference.explain import grad_cam
 from slicewise.inference.uncertainty import predictive_entropy
 from slicewise.model.device import choose_device, place_image, place_network
-from slicewise.slices.transform import PreparedSlice, prepare_slice, restore_map
+from slicewise.slices.crop import restore_map
+from slicewise.slices.transform import PreparedSlice, compile_loops, prepare_slice
 
 TASKS = ("classify", "segment", "explain", "uncertainty")
 MAX_MC_SAMPLES = 50
@@ -139,6 +140,7 @@ class Predictor:
 
     def warm_up(self) -> None:
         """Run every path once on a made-up slice, so that the first caller does not wait for it."""
+        compile_loops(self.meta.preprocessing)
         size = self.meta.preprocessing.size
         ramp = np.linspace(0, 1, size * size, dtype=np.float32).reshape(1, size, size)
         item = SliceInput(ramp, self.meta.preprocessing.modalities[:1])

@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import multiprocessing
 import os
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from slicewise.config import PreprocessConfig
-from slicewise.errors import InputError, StoreError, StudyError
-from slicewise.files import atomic_folder, sha256_file, write_json
+from slicewise.errors import StoreError
+from slicewise.files import atomic_folder
 from slicewise.progress import Update
-from slicewise.slices.selection import select_slices
-from slicewise.slices.store import INDEX, SliceEntry, SliceStore, StoreIndex, StudyEntry, StudyFailure
-from slicewise.slices.transform import UNKNOWN_MODALITY, pixel_area_mm2, prepare_labels, prepare_slice
+from slicewise.slices.prepare import prepare_study
+from slicewise.slices.store import SliceStore, StoreIndex, StudyEntry, StudyFailure, write_index
 from slicewise.studies.dataset import load_dataset
-from slicewise.studies.reading import read_study
-from slicewise.studies.study import Study, StudyRecord
+from slicewise.studies.study import StudyRecord
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Planes:
-    """The prepared slices of one study."""
-
-    images: NDArray[np.float16]
-    labels: NDArray[np.uint8] | None
-    entries: tuple[SliceEntry, ...]
 
 
 def build_store(
@@ -44,7 +27,9 @@ def build_store(
 ) -> SliceStore:
     """Preprocess every study of a dataset into a store.
 
-    A study that fails is named, left out and listed in the index; the others go on.
+    A study that fails is named, left out and listed in the index; the others go on. Memory is bounded whatever
+    the number of studies: each worker holds one study at a time (its volumes as they are in the files, the
+    largest file once more as it is packed, and its finished slices), this process holds the index.
 
     Args:
         dataset: A dataset folder made by ``download``.
@@ -78,7 +63,7 @@ def build_store(
             studies=tuple(sorted(done, key=lambda study: study.key)),
             failures=tuple(failures),
         )
-        write_json(folder / INDEX, index.model_dump(mode="json"))
+        write_index(folder, index)
     return SliceStore(out)
 
 
@@ -114,89 +99,3 @@ def _prepare_all(
         except BrokenProcessPool:
             reason = f"study {record.study_id}: the worker died on it (out of memory?)"
             yield StudyFailure(study_id=record.study_id, reason=reason)
-
-
-def prepare_study(
-    record: StudyRecord, root: Path, folder: Path, config: PreprocessConfig, seed: int
-) -> StudyEntry | StudyFailure:
-    """Read, prepare and write one study; what is wrong with it becomes a ``StudyFailure``."""
-    try:
-        study = read_study(record, root)
-        planes = _prepare_planes(study, config, seed)
-    except StudyError as error:
-        return StudyFailure(study_id=record.study_id, reason=str(error))
-    key = _key(record.study_id)
-    target = folder / "studies" / key
-    # A study whose worker died may have left files here.
-    target.mkdir(parents=True, exist_ok=True)
-    np.save(target / "image.npy", planes.images, allow_pickle=False)
-    if planes.labels is not None:
-        np.save(target / "label.npy", planes.labels, allow_pickle=False)
-    return StudyEntry(
-        key=key,
-        study_id=record.study_id,
-        patient_id=record.patient_id,
-        source=record.source,
-        layout=record.layout,
-        synthetic=record.synthetic,
-        modalities=study.modalities,
-        known_regions=study.known_regions,
-        spacing_mm=study.spacing_mm,
-        spacing_known=study.spacing_known,
-        content_sha256=sha256_file(target / "image.npy"),
-        label_sha256=None if planes.labels is None else sha256_file(target / "label.npy"),
-        warnings=study.warnings,
-        slices=planes.entries,
-    )
-
-
-def _key(study_id: str) -> str:
-    """A folder name for a study; one that had to be changed gets a mark, so that no two ids share a folder."""
-    plain = re.sub(r"[^A-Za-z0-9._-]", "_", study_id)
-    return plain if plain == study_id else f"{plain}-{hashlib.sha256(study_id.encode()).hexdigest()[:8]}"
-
-
-def _prepare_planes(study: Study, config: PreprocessConfig, seed: int) -> _Planes:
-    """Prepare the slices that are not empty.
-
-    Raises:
-        StudyError: No slice has enough head or brain in it.
-    """
-    images, labels, rows = [], [], []
-    pixel_mm = study.spacing_mm[1:]
-    taken = [at for at, name in enumerate(study.modalities) if name in (*config.slice.modalities, UNKNOWN_MODALITY)]
-    if not taken:
-        names = ", ".join(study.modalities)
-        raise StudyError(study.record.study_id, f"has only {names}", "add one to preprocess.slice.modalities")
-    modalities = [study.modalities[at] for at in taken]
-    for z in range(study.image.shape[1]):
-        try:
-            prepared = prepare_slice(study.image[taken, z], modalities, config.slice, pixel_mm)
-        except InputError as error:
-            if study.image.shape[1] == 1:
-                raise StudyError(study.record.study_id, error.message, error.cure) from error
-            continue  # a constant slice at the end of the volume is empty, not wrong
-        share = float(prepared.foreground.mean())
-        if share < config.min_foreground:
-            continue
-        images.append(prepared.image)
-        if study.labels is not None:
-            labels.append(prepare_labels(study.labels[z], prepared.geometry, config.slice.size))
-        area = pixel_area_mm2(prepared.geometry, config.slice.size, pixel_mm)
-        rows.append((z, _tumour(study, z, config.min_tumour_pixels), share, area))
-    if not images:
-        raise StudyError(study.record.study_id, "no slice shows head or brain", "check the images")
-    selected = select_slices([row[1] for row in rows], config, seed, study.record.study_id)
-    entries = tuple(
-        SliceEntry(z=z, tumour=tumour, selected=chosen, foreground=round(share, 4), pixel_mm2=round(area, 6))
-        for (z, tumour, share, area), chosen in zip(rows, selected, strict=True)
-    )
-    return _Planes(np.stack(images), np.stack(labels) if labels else None, entries)
-
-
-def _tumour(study: Study, z: int, min_pixels: int) -> bool | None:
-    """Whether slice ``z`` shows tumour; None where nobody says or the tumour is too small to call."""
-    if study.labels is None:
-        return study.record.tumour
-    pixels = int(np.count_nonzero(study.labels[z]))
-    return None if 0 < pixels < min_pixels else pixels > 0

@@ -21,7 +21,8 @@ from slicewise.errors import BundleError, InputError
 from slicewise.inference.bundle import BundleMeta, Calibration, Temperature, Threshold, load_bundle, write_bundle
 from slicewise.inference.predictor import TASKS, Prediction, PredictOptions, Predictor, SliceInput, sigmoid
 from slicewise.model.network import MultiTaskUNet
-from slicewise.slices.transform import prepare_slice, restore_map
+from slicewise.slices.crop import restore_map
+from slicewise.slices.transform import prepare_slice
 
 SIZE = 48
 

@@ -18,10 +18,12 @@ from small_run import PREPROCESS, SEED, SmallData
 
 from slicewise.config import DownloadConfig, PreprocessConfig, SliceConfig
 from slicewise.errors import StoreError
-from slicewise.slices.build import build_store, prepare_study
+from slicewise.slices.build import build_store
+from slicewise.slices.crop import prepare_labels
+from slicewise.slices.prepare import prepare_study
 from slicewise.slices.selection import select_slices
 from slicewise.slices.store import INDEX, StudyEntry
-from slicewise.slices.transform import prepare_labels, prepare_slice
+from slicewise.slices.transform import prepare_slice
 from slicewise.studies.acquire import acquire
 from slicewise.studies.reading import read_study
 

@@ -1,0 +1,179 @@
+"""One study to its slices in the store: what a worker process of ``preprocess`` does."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicewise.config import PreprocessConfig
+from slicewise.errors import StudyError, TooLargeError
+from slicewise.slices import kernels
+from slicewise.slices.crop import pixel_area_mm2
+from slicewise.slices.planes import cut_study
+from slicewise.slices.quality import QualityRecord, estimate_snr
+from slicewise.slices.selection import select_slices
+from slicewise.slices.store import SliceEntry, StudyEntry, StudyFailure, study_key, write_study
+from slicewise.slices.transform import UNKNOWN_MODALITY, Look, as_plane, look_at, render
+from slicewise.studies.reading import read_study
+from slicewise.studies.study import Study, StudyRecord
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Planes:
+    """The prepared slices of one study: ``[n, C, size, size]``, ``[n, size, size]`` or None, and their entries."""
+
+    images: NDArray[np.float16]
+    labels: NDArray[np.uint8] | None
+    entries: tuple[SliceEntry, ...]
+    quality: QualityRecord
+
+
+def prepare_study(
+    record: StudyRecord, root: Path, folder: Path, config: PreprocessConfig, seed: int
+) -> StudyEntry | StudyFailure:
+    """Read, prepare and write one study; what is wrong with it becomes a ``StudyFailure``.
+
+    Args:
+        record: The study.
+        root: The dataset folder.
+        folder: The store's folder.
+        config: The section ``preprocess``.
+        seed: Seed of the slice selection.
+    """
+    try:
+        study = cut_study(read_study(record, root), config.slice.plane)
+        planes = _prepare_planes(study, config, seed)
+    except StudyError as error:
+        return StudyFailure(study_id=record.study_id, reason=str(error))
+    except MemoryError:
+        reason = f"study {record.study_id}: too large for this machine's memory — scale it down or lower workers"
+        return StudyFailure(study_id=record.study_id, reason=reason)
+    key = study_key(record.study_id)
+    content_xxh3, label_xxh3 = write_study(folder, key, planes.images, planes.labels)
+    return StudyEntry(
+        key=key,
+        study_id=record.study_id,
+        patient_id=record.patient_id,
+        source=record.source,
+        layout=record.layout,
+        synthetic=record.synthetic,
+        grade=record.grade,
+        modalities=study.modalities,
+        known_regions=study.known_regions,
+        spacing_mm=study.spacing_mm,
+        spacing_known=study.spacing_known,
+        quality=planes.quality,
+        content_xxh3=content_xxh3,
+        label_xxh3=label_xxh3,
+        warnings=study.warnings,
+        slices=planes.entries,
+    )
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _channels(study: Study, config: PreprocessConfig) -> tuple[list[NDArray[Any]], list[str], list[int]]:
+    """The study's volumes that the network knows, their names, and the channel of each.
+
+    Raises:
+        StudyError: It has none of them.
+    """
+    wanted = config.slice.modalities
+    volumes, names, at = [], [], []
+    for volume, name in zip(study.channels, study.modalities, strict=True):
+        entering = config.slice.unknown_modality if name == UNKNOWN_MODALITY else name
+        if entering in wanted:
+            volumes.append(volume)
+            names.append(name)
+            at.append(wanted.index(entering))
+    if not volumes:
+        has = ", ".join(study.modalities)
+        raise StudyError(study.record.study_id, f"has only {has}", "add one to preprocess.slice.modalities")
+    return volumes, names, at
+
+
+def _prepare_planes(study: Study, config: PreprocessConfig, seed: int) -> _Planes:
+    """Prepare the slices that are not empty.
+
+    Raises:
+        StudyError: No slice has enough head or brain in it, or one is too large.
+    """
+    volumes, names, at = _channels(study, config)
+    count, height, width = volumes[0].shape
+    size, pixel_mm = config.slice.size, study.spacing_mm[1:]
+    images = np.zeros((count, len(config.slice.modalities), size, size), dtype=np.float16)
+    labels = None if study.labels is None else np.zeros((count, size, size), dtype=np.uint8)
+    kept: list[tuple[int, Look]] = []
+    coverage = 0.0
+    for z in range(count):
+        planes = [as_plane(volume[z]) for volume in volumes]
+        look = _look(study, z, planes, config)
+        if look.share < config.min_foreground:
+            coverage += look.share / count
+            continue
+        if not render(planes, at, look, config.slice, images[len(kept)]).any():
+            continue  # all channels constant: empty, not wrong; the next slice takes its place
+        coverage += look.share / count
+        if labels is not None and study.labels is not None and study.labels[z].any():
+            kernels.nearest(np.ascontiguousarray(study.labels[z]), look.geometry.square, labels[len(kept)])
+        kept.append((z, look))
+    if not kept:
+        raise StudyError(study.record.study_id, "no slice shows head or brain", "check the images")
+    middle, look = kept[len(kept) // 2]
+    top, bottom, left, right = look.head
+    window = (middle, slice(top, bottom), slice(left, right))
+    head = look.mask[window[1:]] > 0
+    snr = {name: estimate_snr(volume[window], head) for volume, name in zip(volumes, names, strict=True)}
+    quality = QualityRecord(frame=(count, height, width), coverage=round(coverage, 4), snr=snr)
+    entries = _entries(study, kept, config, seed, pixel_mm)
+    return _Planes(images[: len(kept)], None if labels is None else labels[: len(kept)], entries, quality)
+
+
+def _look(study: Study, z: int, planes: Sequence[NDArray[Any]], config: PreprocessConfig) -> Look:
+    try:
+        return look_at(planes, config.slice, study.spacing_mm[1:])
+    except TooLargeError as error:
+        raise StudyError(study.record.study_id, f"slice {z}: {error.message}", error.cure) from error
+
+
+def _entries(
+    study: Study,
+    kept: Sequence[tuple[int, Look]],
+    config: PreprocessConfig,
+    seed: int,
+    pixel_mm: tuple[float, float],
+) -> tuple[SliceEntry, ...]:
+    classes = [_tumour(study, z, config.min_tumour_pixels) for z, _ in kept]
+    selected = select_slices(classes, config, seed, study.record.study_id)
+    return tuple(
+        SliceEntry(
+            z=z,
+            tumour=tumour,
+            selected=chosen,
+            foreground=round(look.share, 4),
+            pixel_mm2=round(pixel_area_mm2(look.geometry, config.slice.size, pixel_mm), 6),
+        )
+        for (z, look), tumour, chosen in zip(kept, classes, selected, strict=True)
+    )
+
+
+def _tumour(study: Study, z: int, min_pixels: int) -> bool | None:
+    """Whether slice ``z`` shows tumour; None where nobody says or the tumour is too small to call."""
+    if study.labels is None:
+        return study.record.tumour
+    pixels = int(np.count_nonzero(study.labels[z]))
+    return None if 0 < pixels < min_pixels else pixels > 0
