@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import dumps as quoted
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -34,7 +35,12 @@ def download(
 ) -> None:
     """Resolve sources into a dataset folder with a manifest.
 
+    Called again after a kill or a failure it goes on from what is on disk; called again after success it leaves
+    what is there and right. Settings: --set download.max_studies=5, download.workers=8 and so on.
+
     Example: slicewise download --source ../data/brats --out work/dataset
+
+    Example: slicewise download --source s3://bucket/prefix --source kaggle --out work/dataset
     """
     settings = load_config(mode, config, set_ or [])
     from slicewise.studies.acquire import acquire
@@ -72,7 +78,14 @@ def preprocess(
         raise UsageError("preprocess takes either --dataset or --source", "give one of them")
     if dataset is None:
         dataset = out.with_name(out.name + "-dataset")
-        acquire(source or [], dataset, settings.download, settings.seed)
+        with progress("download") as update:
+            acquire(
+                source or [],
+                dataset,
+                settings.download,
+                settings.seed,
+                lambda text, done, total: update(done, total, text),
+            )
     with progress("preprocess") as update:
         store = build_store(dataset, out, settings.preprocess, settings.seed, update)
     slices = sum(len(study.slices) for study in store.studies.values())
@@ -84,21 +97,32 @@ def preprocess(
 def split(
     store: Store,
     out: Out,
+    previous: Annotated[
+        Path | None, typer.Option(help="An earlier split: its studies stay where they are, new ones are dealt.")
+    ] = None,
+    import_: Annotated[
+        Path | None,
+        typer.Option("--import", help="A split made elsewhere: JSON of three lists, or CSV study_id,side."),
+    ] = None,
     mode: Mode = "smoke",
     config: ConfigFile = None,
     set_: Overrides = None,
     json: Json = False,
 ) -> None:
-    """Split by patient group 70/15/15, and fail on leakage.
+    """Split by patient group 70/15/15 or into folds, and fail on leakage.
 
-    Example: slicewise split --store work/store --out work/split
+    Example: slicewise split --store work/store --out work/split --set split.folds=5 --set split.fold=0
     """
-    settings = load_config(mode, config, set_ or [])
+    given = {"previous": previous, "imported": import_}
+    # A quoted path is one YAML word, whatever is in it.
+    paths = [f"split.{key}={quoted(str(path))}" for key, path in given.items() if path is not None]
+    settings = load_config(mode, config, [*(set_ or []), *paths])
     from slicewise.slices.split import SIDES, split_store
 
     made = split_store(store, out, settings.split, settings.seed)
-    counts: dict[str, int] = {side: len(made.side(side)) for side in SIDES}
-    emit({"split": str(out), **counts, "audit": made.audit}, as_json=json, text=f"{out}: {counts}, audit passed")
+    counts: dict[str, int] = {side: len(made.side(side)) for side in SIDES} | {"excluded": len(made.excluded)}
+    text = f"{out}: {counts}, {made.audit['duplicate_groups']} duplicate groups, none across sides: audit passed"
+    emit({"split": str(out), **counts, "audit": made.audit}, as_json=json, text=text)
 
 
 def train(

@@ -16,6 +16,11 @@ def run(store: Any, section: Mapping[str, Any], seed: int, run_folder: str, assi
     with stage("split", run_folder) as record:
         made = split_store(Path(store.path), Path(assignment.path), validate(SplitConfig, section), seed)
         counts: dict[str, Any] = {side: len(made.side(side)) for side in SIDES}
-        record.figures = counts | {"patient groups": len(made.groups), "audit": "passed"}
+        record.figures = counts | {
+            "patient groups": len(made.groups),
+            "duplicate groups": made.audit["duplicate_groups"],
+            "left out": len(made.excluded),
+            "audit": "passed",
+        }
         record.outputs = {"split": assignment.path}
         assignment.metadata.update(counts | made.audit)

@@ -14,6 +14,7 @@ from slicewise import RESEARCH_USE, __version__
 from slicewise.config import REGIONS, EvaluateConfig, GateConfig, ModelConfig
 from slicewise.evaluation.calibrate import FILE as CALIBRATION_FILE
 from slicewise.evaluation.classification import classification_report
+from slicewise.evaluation.data_section import data_figures
 from slicewise.evaluation.gate import judge
 from slicewise.evaluation.outputs import Outputs, collect_outputs, group_names
 from slicewise.evaluation.reliability import calibration_figures
@@ -134,6 +135,7 @@ def _assemble(
         "data_digest": store.index.data_digest,
         "split": {side: len(split.side(side)) for side in SIDES} | {"groups": len(split.groups)},
         "audit": split.audit,
+        "data": data_figures(store, job.split),
         "failures": [failure.model_dump() for failure in store.index.failures],
         "training": read_result(job.weights / RECORD, "train"),
         "calibration": calibration.model_dump(mode="json"),

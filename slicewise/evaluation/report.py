@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from slicewise.config import ModelConfig
+from slicewise.evaluation.data_section import duplicate_pictures
 from slicewise.evaluation.overlays import draw_overlays
 from slicewise.evaluation.plots import (
     COLOURS,
@@ -67,7 +68,7 @@ def write_report(store_folder: Path, weights: Path, model: ModelConfig, metrics:
                 "reliability": reliability(calibrated["before"], calibrated["after"]) if calibrated else None,
                 "learning": learning_curves(metrics["training"]),
             },
-            warnings=[f"{key}: {text}" for key, study in store.studies.items() for text in study.warnings],
+            duplicates=duplicate_pictures(store, metrics["data"]),
             interval=interval,
             short=short,
         )
