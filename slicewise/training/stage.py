@@ -1,11 +1,12 @@
 """The ``train`` stage: one loop, three stages as configuration.
 
-Everything random in an epoch comes from a generator seeded by run, stage and epoch, so a stage resumed after any
-finished epoch goes on exactly as if it had never stopped.
+Everything random in an epoch comes from generators seeded by run, stage, epoch and step, so a stage resumed after
+any finished epoch goes on exactly as if it had never stopped, and a batch is the same whichever thread makes it.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import math
@@ -28,6 +29,7 @@ from slicewise.model.network import MultiTaskUNet, count_parameters
 from slicewise.progress import Update
 from slicewise.slices.augment import augment
 from slicewise.slices.batches import Batch, SliceData
+from slicewise.slices.loading import ready_ahead
 from slicewise.slices.split import load_split
 from slicewise.slices.store import SliceStore
 from slicewise.training.checkpoint import BEST, LAST, Progress, load_checkpoint, save_checkpoint, strip
@@ -124,7 +126,7 @@ class _Loop:
             self.job.train.model_dump(mode="json"),
             [
                 # Classes and selection can change while the images stay the same.
-                study.model_dump(include={"key", "content_sha256", "label_sha256", "known_regions", "slices"})
+                study.model_dump(include={"key", "content_xxh3", "label_xxh3", "known_regions", "slices"})
                 for study in self.store.studies.values()
             ],
             [list(self.data.keys), list(self.val.keys)],
@@ -176,23 +178,37 @@ class _Loop:
         """One pass over the training slices, validation, and the checkpoint."""
         start = time.perf_counter()
         epoch = state.epoch + 1
-        words = f"{self.job.seed}/{self.job.stage}/{epoch}"
-        seed = int.from_bytes(hashlib.sha256(words.encode()).digest()[:6], "little")
-        torch.manual_seed(seed)
-        generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self.data), generator=generator).tolist()
-        self._train_mode()
-        total = 0.0
-        for step, batch in enumerate(self.data.batches(order, self.job.train.batch_size)):
-            done = state.epoch * self.steps + step
-            self._set_rates(done, self.epochs * self.steps)
-            total += self._step(augment(batch, self.job.train.augment, generator), epoch) * len(batch.image)
-            if update:
-                update(done + 1, self.epochs * self.steps, f"epoch {epoch}/{self.epochs}")
+        loss, data_wait = self._pass(epoch, update)
         weights = (self.job.train.lambda_seg, self.job.train.lambda_cls)
         figures = validate_stage(self.network, self.val, self.job.train.batch_size, self.config.tasks, weights)
-        seconds = time.perf_counter() - start
-        self._record(state, {"epoch": epoch, "train_loss": total / len(order), **figures, "seconds": seconds})
+        times = {"seconds": time.perf_counter() - start, "data_wait": data_wait}
+        self._record(state, {"epoch": epoch, "train_loss": loss, **figures, **times})
+
+    def _pass(self, epoch: int, update: Update | None) -> tuple[float, float]:
+        """Learn from every training slice once; returns the mean loss and the share of time waiting for data."""
+        start, total = time.perf_counter(), 0.0
+        torch.manual_seed(self._seed(epoch))
+        order = torch.randperm(len(self.data), generator=torch.Generator().manual_seed(self._seed(epoch))).tolist()
+        self._train_mode()
+        jobs = [functools.partial(self._batch, order, epoch, step) for step in range(self.steps)]
+        with ready_ahead(jobs) as batches:
+            for done, batch in enumerate(batches, start=(epoch - 1) * self.steps):
+                self._set_rates(done, self.epochs * self.steps)
+                total += self._step(batch, epoch) * len(batch.image)
+                if update:
+                    update(done + 1, self.epochs * self.steps, f"epoch {epoch}/{self.epochs}")
+        return total / len(order), batches.waited / (time.perf_counter() - start)
+
+    def _seed(self, *place: int) -> int:
+        """A seed of this run and stage for an epoch, or for one of its steps."""
+        words = "/".join(map(str, (self.job.seed, self.job.stage, *place)))
+        return int.from_bytes(hashlib.sha256(words.encode()).digest()[:6], "little")
+
+    def _batch(self, order: list[int], epoch: int, step: int) -> Batch:
+        """Read and change one training batch; depends on nothing that training changes."""
+        size = self.job.train.batch_size
+        batch = self.data.fetch(order[step * size : (step + 1) * size]).to(self.device)
+        return augment(batch, self.job.train.augment, torch.Generator().manual_seed(self._seed(epoch, step)))
 
     def _train_mode(self) -> None:
         """Frozen parts stay in evaluation mode, so that their dropout does not disturb what is learnt."""

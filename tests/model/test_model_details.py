@@ -8,11 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from slicewise.config import AugmentConfig, ModelConfig
+from slicewise.config import ModelConfig
 from slicewise.model.losses import classification_loss, segmentation_loss
 from slicewise.model.network import BASE_FILTERS, MultiTaskUNet, count_parameters
-from slicewise.slices.augment import augment, drop_modalities
-from slicewise.slices.batches import Batch
 
 
 def expected_parameters(channels: int, base: int) -> int:
@@ -104,59 +102,3 @@ def test_classification_loss_averages_the_known() -> None:
     logits, truth = torch.tensor([2.0, -1.0, 7.0]), torch.tensor([1.0, 1.0, 0.0])
     expected = (nn.functional.softplus(torch.tensor(-2.0)) + nn.functional.softplus(torch.tensor(1.0))) / 2
     assert float(classification_loss(logits, truth, torch.tensor([1.0, 1, 0]))) == pytest.approx(float(expected))
-
-
-def a_batch(n: int = 8) -> Batch:
-    """A head of noise with a marked pixel block per slice, and the same block as the region."""
-    generator = torch.Generator().manual_seed(4)
-    image = torch.zeros(n, 4, 48, 48)
-    image[:, :, 8:40, 10:38] = torch.rand(n, 4, 32, 28, generator=generator) + 0.5
-    regions = torch.zeros(n, 3, 48, 48)
-    regions[:, 0, 12:18, 14:20] = 1
-    ones = torch.ones(n)
-    return Batch(image, regions, torch.ones(n, 3), ones, ones, torch.arange(n).numpy())
-
-
-def test_augmentation_switched_off_changes_nothing() -> None:
-    off = AugmentConfig(flip=0, rotate_degrees=0, scale=0, intensity=0, noise=0, modality_dropout=0)
-    batch = a_batch()
-    moved = augment(batch, off, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(moved.image, batch.image, atol=1e-5, rtol=1e-5)
-    assert torch.equal(moved.regions, batch.regions)
-
-
-def test_a_flip_is_left_to_right_and_exact() -> None:
-    flip = AugmentConfig(flip=1, rotate_degrees=0, scale=0, intensity=0, noise=0, modality_dropout=0)
-    batch = a_batch()
-    moved = augment(batch, flip, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(moved.image, batch.image.flip(3), atol=1e-5, rtol=1e-5)
-    assert torch.equal(moved.regions, batch.regions.flip(3))
-
-
-def test_intensity_changes_keep_the_background_exactly_zero() -> None:
-    strong = AugmentConfig(flip=0, rotate_degrees=0, scale=0, intensity=0.9, noise=1, modality_dropout=0)
-    batch = a_batch()
-    changed = augment(batch, strong, torch.Generator().manual_seed(0))
-    outside = batch.image == 0
-    # The resampling of an unmoved picture may blur by rounding; only what is truly outside counts.
-    inner = nn.functional.max_pool2d(batch.image, 3, stride=1, padding=1) == 0
-    assert not changed.image[inner & outside].any()
-    assert (changed.image[~outside] != batch.image[~outside]).float().mean() > 0.99
-
-
-def test_augmentation_follows_its_generator_and_nothing_else() -> None:
-    def changed(seed: int) -> torch.Tensor:
-        torch.manual_seed(torch.seed())
-        return augment(a_batch(), AugmentConfig(), torch.Generator().manual_seed(seed)).image
-
-    assert torch.equal(changed(1), changed(1))
-    assert not torch.equal(changed(1), changed(2))
-
-
-@pytest.mark.parametrize("share", [0.0, 0.25, 0.6])
-def test_modalities_are_dropped_at_the_given_rate(share: float) -> None:
-    """Of four, each is lost with the given probability, but for the slice that would lose all."""
-    kept = drop_modalities(torch.ones(4000, 4, 2, 2), share, torch.Generator().manual_seed(0))[:, :, 0, 0]
-    assert set(kept.unique().tolist()) <= {0.0, 1.0}
-    assert float(1 - kept.mean()) == pytest.approx(share - share**4 / 4, abs=0.015)
-    assert kept.any(dim=1).all()

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from slicewise.config import AugmentConfig, ModelConfig
+from slicewise.config import ModelConfig
 from slicewise.model.losses import classification_loss, segmentation_loss
 from slicewise.model.network import MultiTaskUNet, count_parameters
-from slicewise.slices.augment import augment, drop_modalities
-from slicewise.slices.batches import Batch
 
 
 def test_large_preset_has_the_stated_size() -> None:
@@ -65,30 +63,3 @@ def test_unknown_regions_give_neither_loss_nor_gradient() -> None:
     assert logits.grad[:, 1:].abs().sum() == 0
     assert float(segmentation_loss(logits, torch.zeros(2, 3, 8, 8), torch.zeros(2, 3))) == 0
     assert float(classification_loss(torch.randn(4), torch.zeros(4), torch.zeros(4))) == 0
-
-
-def test_dropping_modalities_leaves_each_slice_one_that_it_has() -> None:
-    image = torch.randn(200, 4, 4, 4)
-    image[:100, 1:] = 0
-    dropped = drop_modalities(image, 0.9, torch.Generator().manual_seed(0))
-    present = (dropped != 0).flatten(2).any(dim=2)
-    assert present.any(dim=1).all()
-    assert torch.equal(dropped[:100], image[:100])
-    assert present[100:].sum() < 200
-
-
-def test_image_and_regions_move_together_and_the_background_stays_zero() -> None:
-    """A bright square is its own region: after any augmentation they still coincide."""
-    image, regions = torch.zeros(16, 1, 48, 48), torch.zeros(16, 3, 48, 48)
-    image[:, 0, 10:20, 14:30] = 3.0
-    regions[:, 0, 10:20, 14:30] = 1.0
-    ones = torch.ones(16)
-    batch = Batch(image, regions, torch.ones(16, 3), ones, ones, np.arange(16))
-    config = AugmentConfig(modality_dropout=0, noise=0.0, intensity=0.05)
-    moved = augment(batch, config, torch.Generator().manual_seed(1))
-    bright, labelled = moved.image[:, 0] > 1.5, moved.regions[:, 0] > 0
-    overlap = (bright & labelled).sum((1, 2)) / (bright | labelled).sum((1, 2))
-    assert overlap.min() > 0.85
-    assert (moved.image[:, 0, :2, :2] == 0).all()
-    again = augment(batch, config, torch.Generator().manual_seed(1))
-    assert torch.equal(moved.image, again.image)
