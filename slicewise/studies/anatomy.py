@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slicewise.studies.fields import Grid, Volume, ellipsoid, smooth_noise, soft
+from slicewise.studies.fields import Grid, Volume, ellipsoid, noise_at, smooth_noise, soft
 
-GREY_MM = 3.0
-SULCUS_SCALE_MM = 10.0
+GREY_MM = 3.2
+SULCUS_SCALE_MM = 5.0  # neighbouring sulci are about 2.7 times as far apart
+FOLIUM_MM = 4.2
+HEMISPHERES = ((0.0, 0.0, 6.0), (66.0, 81.0, 58.0))  # centre and semi-axes
+CEREBELLUM = ((0.0, 40.0, -32.0), (50.0, 32.0, 24.0))
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,11 @@ class Anatomy:
 
     Attributes:
         brain: The brain mask, ``[X, Y, Z]`` bool.
-        csf: Fluid: sulci and ventricles.
+        csf: Fluid: sulci, cisterns and ventricles.
         grey: Cortex and deep nuclei.
         white: White matter.
         ventricle_mm: Signed distance to the ventricles, positive inside.
+        depth_mm: Depth below the surface, negative outside.
     """
 
     brain: NDArray[np.bool_]
@@ -31,6 +35,7 @@ class Anatomy:
     grey: Volume
     white: Volume
     ventricle_mm: Volume
+    depth_mm: Volume
 
 
 def make_anatomy(rng: np.random.Generator, grid: Grid, inner: Sequence[Volume]) -> Anatomy:
@@ -42,18 +47,27 @@ def make_anatomy(rng: np.random.Generator, grid: Grid, inner: Sequence[Volume]) 
         inner: Coordinates ``[X, Y, Z]`` in mm at which the inside is looked up; the caller bends them where a
             tumour pushes the tissue away.
     """
-    wobble = [axis + np.float32(2.5) * smooth_noise(rng, grid, 30) for axis in inner]
+    wobble = [axis + np.float32(2.0) * smooth_noise(rng, grid, 30) for axis in inner]
     surface, unclipped = _surface(grid.axes)
-    depth = surface + 2.2 * smooth_noise(rng, grid, 26) + 0.6 * smooth_noise(rng, grid, 9)
-    sulcus = _sulcus(rng, grid, wobble, unclipped)
-    to_fluid = np.minimum(depth, sulcus)
+    depth = surface + 1.3 * smooth_noise(rng, grid, 28) + 0.5 * smooth_noise(rng, grid, 8)
     ventricle = _ventricles(wobble, swell=float(rng.uniform(-1.0, 3.0)))
-    open_mm = float(rng.uniform(-0.3, 1.0))  # atrophy: wider sulci
-    csf = np.maximum(soft(open_mm - sulcus, 2.6) * soft(20 - unclipped, 8), soft(ventricle, 2.5))
-    grey = np.maximum(soft(GREY_MM + max(open_mm, 0) - to_fluid, 2.5), 0.75 * soft(_nuclei(wobble), 3))
-    grey = np.minimum(grey, 1 - soft(ventricle + 2.5, 2.0))
-    grey = grey * (1 - csf)
-    return Anatomy(depth > 0, csf, grey, 1 - csf - grey, ventricle)
+    open_mm = float(rng.uniform(-0.2, 0.9))  # atrophy: wider sulci
+    cerebrum = soft(-ellipsoid(wobble, *CEREBELLUM), 3)
+    sulcus = _sulcus(rng, grid, wobble, unclipped)
+    rim = np.float32(0.6 + open_mm) + 0.8 * smooth_noise(rng, grid, 14)  # fluid between brain and skull
+    to_fluid = np.minimum(np.minimum(depth - rim, sulcus - np.float32(open_mm)), depth)
+    edge = _edge_mm(grid, 2.2)
+    csf = np.maximum(soft(-to_fluid, edge) * np.maximum(cerebrum, soft(-depth, 2)), soft(ventricle, edge))
+    cortex = soft(GREY_MM - to_fluid, edge) * cerebrum
+    folia = _folia(rng, grid, wobble) * (1 - cerebrum)
+    grey = np.maximum(np.maximum(cortex, folia), 0.8 * soft(_nuclei(wobble), 3) * cerebrum)
+    grey = np.minimum(grey, 1 - soft(ventricle + 2.0, 2.0)) * (1 - csf)
+    return Anatomy(depth > 0, csf, grey, 1 - csf - grey, ventricle, np.asarray(depth, dtype=np.float32))
+
+
+def _edge_mm(grid: Grid, width_mm: float) -> float:
+    """Width of a tissue border: partial volume grows with the voxels."""
+    return float(np.hypot(width_mm, 0.6 * np.mean(grid.step)))
 
 
 def _surface(axes: Sequence[Volume]) -> tuple[Volume, Volume]:
@@ -64,41 +78,67 @@ def _surface(axes: Sequence[Volume]) -> tuple[Volume, Volume]:
     """
     x, y, z = axes
     narrow = np.asarray(
-        x * (1 + 0.16 * np.clip(-y / 82, 0, 1) ** 2), dtype=np.float32
+        x * (1 + 0.14 * np.clip(-y / 82, 0, 1) ** 2), dtype=np.float32
     )  # the frontal lobes are narrower
-    hemispheres = ellipsoid((narrow, y, z), (0, 0, 6), (66, 81, 58))
+    hemispheres = ellipsoid((narrow, y, z), *HEMISPHERES)
     lower = [
         ellipsoid((np.abs(x), y, z), (36, -10, -20), (26, 43, 25)),
-        ellipsoid(axes, (0, 42, -33), (50, 31, 25)),
-        ellipsoid(axes, (0, 6, -34), (16, 16, 34)),
+        ellipsoid(axes, *CEREBELLUM),
+        ellipsoid(axes, (0, 13, -34), (13, 14, 31)),
     ]
     below = np.maximum(np.maximum(lower[0], lower[1]), lower[2])
-    depth = np.maximum(np.minimum(hemispheres, 0.8 * (z + 27)), below)
+    base = 0.8 * (z + 27 + 0.12 * np.clip(-y, 0, 60))  # lower in front, over the eyes
+    depth = np.maximum(np.minimum(hemispheres, base), below)
     return depth.astype(np.float32), np.maximum(hemispheres, below).astype(np.float32)
 
 
 def _sulcus(rng: np.random.Generator, grid: Grid, axes: Sequence[Volume], depth: Volume) -> Volume:
-    """Distance in mm to the nearest sulcus: zero sheets of noise, and the fissure between the halves."""
+    """Distance in mm to the nearest sulcus: walls that run inward from winding lines on the surface.
+
+    The lines are where a noise on the surface is zero; looking the noise up along the ray from the middle makes
+    walls of them. The fissure between the halves and the lateral ones are added.
+    """
     x, y, z = axes
-    small, large = smooth_noise(rng, grid, SULCUS_SCALE_MM), smooth_noise(rng, grid, 1.5 * SULCUS_SCALE_MM)
-    sheets = np.minimum(np.abs(small), 1.4 * np.abs(large))
-    folds = sheets * np.float32(0.6 * SULCUS_SCALE_MM)
-    reach = 13 + 3 * smooth_noise(rng, grid, 22)
-    folds = folds + np.maximum(depth - reach, 0) * np.float32(0.8)
+    (_, _, up), (a, b, c) = HEMISPHERES
+    radius = np.sqrt(
+        (x / np.float32(a)) ** 2 + (y / np.float32(b)) ** 2 + ((z - np.float32(up)) / np.float32(c)) ** 2
+    )
+    outward = np.clip(radius, 0.3, None) ** np.float32(-0.65)
+    bend = [np.float32(3) * smooth_noise(rng, grid, 9) for _ in range(2)]  # no wall is straight
+    lines = np.abs(noise_at(rng, (x * outward + bend[0], y * outward + bend[1], (z - up) * outward), SULCUS_SCALE_MM))
+    reach = 15 + 4 * smooth_noise(rng, grid, 18)
+    folds = lines * np.float32(0.75 * SULCUS_SCALE_MM) + np.maximum(depth - reach, 0) * np.float32(0.8)
     bridge = ellipsoid((x, y, z), (0, 2, -8), (60, 44, 36))  # corpus callosum and what lies below it
-    fissure = np.abs(x) + np.float32(0.9) + np.maximum(bridge, 0)
-    return np.asarray(np.minimum(folds, fissure), dtype=np.float32)
+    fissure = np.abs(x) + np.float32(0.5) + np.maximum(bridge, 0)
+    tilt = np.float32(0.75) * (z + 4) + np.float32(0.65) * (y + 12) + np.float32(0.5) * (np.abs(x) - 45)
+    lateral = np.abs(tilt) + np.maximum(ellipsoid((np.abs(x), y, z), (50, -8, 0), (22, 26, 18)) * -1, 0)
+    return np.asarray(np.minimum(np.minimum(folds, fissure), lateral + np.float32(0.3)), dtype=np.float32)
+
+
+def _folia(rng: np.random.Generator, grid: Grid, axes: Sequence[Volume]) -> Volume:
+    """Grey share of the cerebellum: thin leaves around a core of white matter, which the brain stem joins."""
+    x, y, z = axes
+    centre, semi = CEREBELLUM
+    layer = ellipsoid((x, y, 1.5 * (z - centre[2]) + centre[2]), (0, 24, -34), semi) + 2.5 * smooth_noise(
+        rng, grid, 9
+    )
+    leaves = 0.6 + 0.3 * np.cos(np.float32(2 * np.pi / FOLIUM_MM) * layer)
+    core = ellipsoid((np.abs(x), y, z), (16, 34, -32), (15, 12, 8))
+    stem = ellipsoid((x, y, z), (0, 13, -34), (13, 14, 31))
+    return np.asarray(leaves * (1 - soft(np.maximum(core, stem), 5)), dtype=np.float32)
 
 
 def _ventricles(axes: Sequence[Volume], swell: float) -> Volume:
-    """Lateral ventricles (frontal horn, body, occipital horn) and the third ventricle; positive inside."""
+    """Lateral ventricles (frontal horn, body, atrium), third and fourth ventricle; positive inside."""
     x, y, z = axes
     side = (np.abs(x), y, z)
     parts = [
-        ellipsoid(side, (11, -22, 8), (5 + swell, 17, 9 + swell), angle=0.35),
-        ellipsoid(side, (11, 4, 15), (5.5 + swell, 24, 6.5 + swell), angle=-0.1),
-        ellipsoid(side, (22, 30, 6), (5.5 + swell, 20, 8 + swell), angle=-0.45),
-        ellipsoid((x, y, z), (0, -2, -4), (2.2 + 0.4 * swell, 13, 10)),
+        ellipsoid(side, (9 + 0.4 * swell, -24, 8), (4.2 + swell, 16, 9 + swell), angle=0.4),
+        ellipsoid(side, (8.5 + 0.5 * swell, 2, 16), (5 + swell, 26, 5.5 + swell), angle=-0.12),
+        ellipsoid(side, (19 + 0.5 * swell, 26, 7), (5.5 + swell, 16, 8 + swell), angle=-0.55),
+        ellipsoid(side, (28, 8, -16), (3 + 0.6 * swell, 18, 3.5 + 0.6 * swell), angle=0.3),
+        ellipsoid((x, y, z), (0, -2, -4), (1.8 + 0.4 * swell, 13, 9)),
+        ellipsoid((x, y, z), (0, 24, -33), (5 + 0.4 * swell, 4.5, 8)),
     ]
     distance = parts[0]
     for part in parts[1:]:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 Volume = NDArray[np.float32]
 Point = tuple[float, float, float]
 
 HEAD_EXTENT_MM = (70.0, 85.0, 67.0)
+REACH_MM = 100.0  # from the middle: nothing of a head lies further out
 
 
 @dataclass(frozen=True)
@@ -89,3 +91,19 @@ def ellipsoid(axes: Sequence[Volume], centre: Point, semi: Point, angle: float =
 def soft(distance_mm: Volume, width_mm: float) -> Volume:
     """Share of a voxel inside a surface: 0 to 1 over ``width_mm`` around distance 0 (partial volume)."""
     return np.asarray(np.clip(0.5 + distance_mm / np.float32(width_mm), 0, 1), dtype=np.float32)
+
+
+def noise_at(rng: np.random.Generator, axes: Sequence[Volume], scale_mm: float) -> Volume:
+    """``smooth_noise`` looked up at bent coordinates: linear interpolation of a fine regular grid.
+
+    Args:
+        rng: Source of every random choice.
+        axes: Where to look, three times ``[X, Y, Z]`` in mm; beyond ``REACH_MM`` the outermost value goes on.
+        scale_mm: Over what distance the noise varies.
+    """
+    step = scale_mm / 2.5
+    n = int(np.ceil(2 * REACH_MM / step)) + 1
+    axis = np.zeros((1, 1, 1), dtype=np.float32)
+    noise = smooth_noise(rng, Grid((n, n, n), (step, step, step), (axis, axis, axis)), scale_mm)
+    places = np.stack([(axis + np.float32(REACH_MM)) / np.float32(step) for axis in axes])
+    return np.asarray(ndimage.map_coordinates(noise, places, order=1, mode="nearest"), dtype=np.float32)

@@ -2,7 +2,10 @@
 
 Not a physical simulation: tissue shares per voxel (``anatomy``, ``lesions``) become four modalities by a
 table of relative intensities with the usual contrasts, then each study gets its own scanner: intensity
-scale, bias field, blur and Rician noise (Gudbjartsson & Patz, 1995).
+scale, bias field, blur, Rician noise (Gudbjartsson & Patz, 1995), and for some a sequence of thick slices.
+
+A phantom file says so in its own header (``descrip``), so that one that has lost its folder and its name is still
+not taken for a patient's.
 """
 
 from __future__ import annotations
@@ -21,17 +24,19 @@ from scipy import ndimage
 from slicewise.config import MODALITIES, PhantomConfig
 from slicewise.studies.anatomy import Anatomy, make_anatomy
 from slicewise.studies.fields import Grid, Volume, make_grid, smooth_noise
-from slicewise.studies.lesions import Lesions, draw_tumours, grow, harmless, push_aside
+from slicewise.studies.lesions import Harmless, Lesions, draw_tumours, grow, harmless, push_aside
 
 logger = logging.getLogger(__name__)
 
 COMPRESS_LEVEL = 1
+DESCRIPTION = "SliceWise phantom, synthetic"  # in each file's header
+THICK_SHARE = 0.15  # of the sequences
 # Relative intensity of:  fluid grey  white oedema necrosis solid enhancing hyperintensity vessel
 CONTRAST: dict[str, tuple[float, ...]] = {
-    "flair": (0.16, 0.62, 0.50, 0.90, 0.58, 0.88, 0.80, 0.88, 0.40),
-    "t1": (0.26, 0.58, 0.86, 0.60, 0.40, 0.48, 0.60, 0.72, 0.50),
-    "t1ce": (0.26, 0.57, 0.82, 0.58, 0.34, 0.46, 1.30, 0.70, 1.15),
-    "t2": (1.00, 0.55, 0.38, 0.82, 0.92, 0.90, 0.66, 0.66, 0.45),
+    "flair": (0.18, 0.62, 0.51, 0.86, 0.58, 0.84, 0.78, 0.92, 0.40),
+    "t1": (0.26, 0.64, 0.82, 0.60, 0.40, 0.48, 0.60, 0.70, 0.50),
+    "t1ce": (0.26, 0.62, 0.78, 0.57, 0.34, 0.46, 1.30, 0.68, 1.15),
+    "t2": (1.10, 0.56, 0.40, 0.82, 0.98, 0.90, 0.66, 0.68, 0.45),
 }
 
 # How much each of these differs from study to study: lesions more than normal tissue.
@@ -76,7 +81,7 @@ def make_phantom(index: int, config: PhantomConfig, seed: int) -> PhantomStudy:
     inner = push_aside(grid, tumours, strength=float(rng.uniform(0.1, 0.35)))
     anatomy = make_anatomy(rng, grid, inner)
     lesions = grow(rng, grid, anatomy, tumours)
-    tissues = _tissues(anatomy, lesions, *harmless(rng, grid, anatomy))
+    tissues = _tissues(anatomy, lesions, harmless(rng, grid, anatomy))
     level = float(np.exp(rng.uniform(np.log(150), np.log(2500))))
     images = {name: _scan(rng, grid, anatomy, tissues, name, level) for name in MODALITIES}
     sx, sy, sz = config.spacing_mm
@@ -85,22 +90,17 @@ def make_phantom(index: int, config: PhantomConfig, seed: int) -> PhantomStudy:
     return PhantomStudy(f"Phantom_{index:04d}", images, lesions.label, affine, bool(lesions.label.any()))
 
 
-def _tissues(anatomy: Anatomy, lesions: Lesions, bright: Volume, vessels: Volume) -> Volume:
+def _tissues(anatomy: Anatomy, lesions: Lesions, other: Harmless) -> Volume:
     """Tissue shares ``[9, X, Y, Z]`` in the order of ``CONTRAST``, summing to 1 at each voxel."""
     ill = [lesions.oedema, lesions.necrotic, lesions.solid, lesions.enhancing]
     rest = 1 - sum(ill[1:], ill[0])
-    vessel = vessels * rest
+    vessel = other.vessel * rest
     rest = rest - vessel
-    return np.stack(
-        [
-            anatomy.csf * rest,
-            anatomy.grey * rest,
-            (anatomy.white - bright) * rest,
-            *ill,
-            bright * rest,
-            vessel,
-        ]
-    )
+    # A scar or cavity takes its share of grey and white alike; fluid is there already.
+    sound = (1 - other.bright - other.cavity) / np.maximum(anatomy.grey + anatomy.white, 1e-6)
+    sound = np.clip(sound - anatomy.csf / np.maximum(anatomy.grey + anatomy.white, 1e-6), 0, 1) * rest
+    grey, white, bright = anatomy.grey * sound, anatomy.white * sound, other.bright * rest
+    return np.stack([rest - grey - white - bright, grey, white, *ill, bright, vessel])
 
 
 def _scan(
@@ -110,15 +110,32 @@ def _scan(
     table = np.asarray(CONTRAST[name], dtype=np.float32)
     table = table * (1 + TABLE_SPREAD * rng.standard_normal(table.size, dtype=np.float32))
     signal = np.tensordot(table, tissues, axes=1)
-    signal *= 1 + 0.04 * smooth_noise(rng, grid, 6)  # texture
+    signal *= 1 + 0.035 * smooth_noise(rng, grid, 5)  # texture
     blur = (rng.uniform(0.2, 0.5), rng.uniform(0.2, 0.5), rng.uniform(0.0, 0.5))
     signal = ndimage.gaussian_filter(signal, blur, truncate=2.5)
     signal *= np.exp(np.float32(rng.uniform(0.04, 0.14)) * smooth_noise(rng, grid, 90))  # bias field
     sigma = np.float32(rng.uniform(0.012, 0.035))
     noise = rng.standard_normal((2, *grid.shape), dtype=np.float32) * sigma
     signal = np.hypot(signal + noise[0], noise[1])
+    thick, axis, slice_mm = rng.random() < THICK_SHARE, int(rng.choice(3, p=[0.15, 0.1, 0.75])), rng.uniform(4, 6)
+    if thick:
+        signal = _thick_slices(signal, axis, round(slice_mm / grid.step[axis]))
     scaled = signal * np.float32(level * np.exp(rng.normal(0, 0.3)))
     return np.where(anatomy.brain, np.clip(np.rint(scaled), 1, 32767), 0).astype(np.int16)
+
+
+def _thick_slices(signal: Volume, axis: int, step: int) -> Volume:
+    """What a sequence of slices ``step`` voxels thick leaves after interpolation to the common grid."""
+    n = signal.shape[axis]
+    if step < 2 or n < 2 * step:
+        return signal
+    mean = ndimage.uniform_filter1d(signal, step, axis=axis)
+    centres = np.arange(step // 2, n, step)
+    place = np.clip((np.arange(n) - centres[0]) / step, 0, len(centres) - 1)
+    low = np.minimum(place.astype(int), len(centres) - 2)
+    shape = [-1 if at == axis else 1 for at in range(3)]
+    share = (place - low).astype(np.float32).reshape(shape)
+    return np.asarray(np.take(mean, centres[low], axis) * (1 - share) + np.take(mean, centres[low + 1], axis) * share)
 
 
 def write_phantoms(
@@ -133,11 +150,17 @@ def write_phantoms(
         progress: Called with (what, done, total) after each study.
     """
     for index in range(config.n_studies):
-        study = make_phantom(index, config, seed)
-        _write_study(study, folder / study.study_id)
+        write_phantom(index, config, seed, folder)
         if progress is not None:
             progress("phantom", index + 1, config.n_studies)
     logger.info("made %d phantoms in %s", config.n_studies, folder)
+
+
+def write_phantom(index: int, config: PhantomConfig, seed: int, folder: Path) -> Path:
+    """Write study ``index`` of ``config.n_studies``; its folder, below ``folder``."""
+    study = make_phantom(index, config, seed)
+    _write_study(study, folder / study.study_id)
+    return folder / study.study_id
 
 
 def _write_study(study: PhantomStudy, folder: Path) -> None:
@@ -146,5 +169,6 @@ def _write_study(study: PhantomStudy, folder: Path) -> None:
     for name, volume in volumes.items():
         image = nib.Nifti1Image(volume, study.affine)
         image.header.set_xyzt_units("mm")
+        image.header["descrip"] = DESCRIPTION
         packed = gzip.compress(image.to_bytes(), compresslevel=COMPRESS_LEVEL, mtime=0)
         (folder / f"{study.study_id}_{name}.nii.gz").write_bytes(packed)
