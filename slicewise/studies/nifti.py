@@ -1,35 +1,22 @@
-"""One NIfTI file into memory, read to its last byte so that any damage shows."""
+"""One NIfTI file into memory, read to its last byte so that any damage shows, and copied nowhere in between."""
 
 from __future__ import annotations
 
-import gzip
-import zlib
+import dataclasses
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from slicewise.errors import StudyError
+from slicewise.studies.gunzip import GZIP_MAGIC, GzipError, gunzip, gunzip_head
+from slicewise.studies.nifti_header import AGAIN, HEAD_BYTES, Header, HeaderError, parse_header, shape_text
 
-GZIP_MAGIC = b"\x1f\x8b"
-NIFTI2_HEADER_BYTES = 540
-MAX_BYTES = 1 << 32  # a 240×240×155 study of four modalities in float64 is 0.3 GB
-DAMAGE = (
-    EOFError,
-    zlib.error,
-    OSError,
-    ImageFileError,
-    HeaderDataError,
-    WrapStructError,
-    ValueError,
-    OverflowError,
-)
+MAX_BYTES = 1 << 30  # of one file, unpacked; a BraTS volume has 18 MB, four volumes of 512×512×256 float32 fill it
+MAX_ITEM_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -40,89 +27,139 @@ class NiftiVolume:
         path: The file.
         data: ``[X, Y, Z]`` in the file's order and, where it is a number type of at most 32 bits, type.
         affine: 4×4, voxel to mm in RAS+.
+        codes: The file's sform and qform code; 1 means the scanner's own coordinates, 0 that it is not set.
+        notes: What a reader should know about the file, one line each.
     """
 
     path: Path
     data: NDArray[Any]
     affine: NDArray[np.float64]
+    codes: tuple[int, int] = (1, 1)
+    notes: tuple[str, ...] = ()
 
 
 def load_nifti(path: Path, study_id: str) -> NiftiVolume:
-    """Read a ``.nii`` or ``.nii.gz`` file; compression is told by content, not by name.
+    """Read a ``.nii`` or ``.nii.gz`` file of one volume; compression is told by content, not by name.
 
-    The whole gzip stream is read and its checksum verified, so that a file cut anywhere is refused.
+    The whole gzip stream is read and its checksum verified, so that a file cut anywhere is refused. The voxels
+    are not copied: ``data`` lies in the unpacked file, unless they have to be scaled or are of 64 bits.
 
     Args:
-        path: The file.
+        path: The file; one slice ``[X, Y]`` becomes a volume of depth 1.
         study_id: Named in errors.
 
     Raises:
-        StudyError: The file is missing, empty, truncated, damaged, no NIfTI, not three-dimensional, or has
-            no usable affine; names the file and the cure.
+        StudyError: The file is missing, empty, truncated, damaged, no NIfTI, larger than ``MAX_BYTES``, not
+            three-dimensional, or has no usable affine; names the file and the cure.
     """
-    image = _parse(_read_bytes(path, study_id), path, study_id)
-    if image.header.get_data_dtype().kind not in "iuf":
-        kind = image.header.get_data_dtype()
-        raise StudyError(study_id, f"{path} holds voxels of type {kind}, not plain numbers", "export it as int16")
-    try:
-        data = np.asanyarray(image.dataobj)
-    except DAMAGE as error:
-        raise _damaged(path, study_id, error) from error
-    affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise StudyError(study_id, f"{path} has an unusable affine", "export it again with its orientation")
-    return NiftiVolume(path, _native(_three_dimensional(data, path, study_id)), affine)
+    volume = _load(path, study_id)
+    data = _of_dimensions(volume.data, 3)
+    if data is None:
+        size = shape_text(volume.data.shape)
+        raise StudyError(study_id, f"{path} has shape {size}, not one 3D volume", "give one 3D file per modality")
+    return dataclasses.replace(volume, data=data)
 
 
-def _read_bytes(path: Path, study_id: str) -> bytes:
+def load_nifti_4d(path: Path, study_id: str) -> NiftiVolume:
+    """Read a file of several volumes on one grid, with all checks of ``load_nifti``.
+
+    Returns:
+        ``data`` is ``[X, Y, Z, T]``; T is 1 for a plain 3D file.
+
+    Raises:
+        StudyError: As ``load_nifti``.
+    """
+    volume = _load(path, study_id)
+    data = _of_dimensions(volume.data, 4)
+    if data is None:
+        size = shape_text(volume.data.shape)
+        raise StudyError(study_id, f"{path} has shape {size}, not a stack of volumes", "give one 4D file per study")
+    return dataclasses.replace(volume, data=data)
+
+
+def _load(path: Path, study_id: str) -> NiftiVolume:
     try:
-        if path.stat().st_size == 0:
-            raise StudyError(study_id, f"{path} is empty (0 bytes)", "copy or download the file again")
-        with path.open("rb") as raw:
-            packed = raw.read(2) == GZIP_MAGIC
-            raw.seek(0)
-            if not packed:
-                return raw.read(MAX_BYTES + 1)
-            with gzip.GzipFile(fileobj=raw) as unpacked:
-                return unpacked.read(MAX_BYTES + 1)
+        header, content = _read(path, study_id)
+    except HeaderError as error:
+        raise StudyError(study_id, f"{path}: {error.message}", error.cure) from error
+    except GzipError as error:
+        raise StudyError(study_id, f"{path} is truncated or damaged ({error})", AGAIN) from error
     except FileNotFoundError as error:
         raise StudyError(study_id, f"{path} is missing", "copy the file back, or leave the study out") from error
-    except DAMAGE as error:
-        raise _damaged(path, study_id, error) from error
+    except OSError as error:
+        reason = error.strerror or "input/output error"
+        raise StudyError(
+            study_id, f"{path} cannot be read ({reason})", "check its permissions and the disk"
+        ) from error
+    notes = tuple(f"{path}: {note}" for note in header.notes)
+    return NiftiVolume(path, _voxels(header, content), header.affine, header.codes, notes)
 
 
-def _parse(content: bytes, path: Path, study_id: str) -> Any:
-    """Header and lazy voxels of a NIfTI-1 or -2 file."""
-    if len(content) > MAX_BYTES:
-        raise StudyError(study_id, f"{path} unpacks to more than {MAX_BYTES >> 30} GB", "give one 3D volume")
-    size = {int.from_bytes(content[:4], "little"), int.from_bytes(content[:4], "big")}
-    kind = nib.Nifti2Image if NIFTI2_HEADER_BYTES in size else nib.Nifti1Image
-    try:
-        image = kind.from_bytes(content)
-        needed = int(np.prod(image.shape, dtype=object)) * image.header.get_data_dtype().itemsize
-    except DAMAGE as error:
-        raise _damaged(path, study_id, error) from error
-    if needed > len(content):
-        raise _damaged(path, study_id, f"{needed} bytes of voxels announced, {len(content)} bytes there")
-    return image
+def _read(path: Path, study_id: str) -> tuple[Header, bytearray]:
+    """The header, and the file's content from its first byte to its last voxel or beyond."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        raise StudyError(study_id, f"{path} is a folder or device, not a file", "give a .nii or .nii.gz file")
+    if status.st_size == 0:
+        raise StudyError(study_id, f"{path} is empty (0 bytes)", AGAIN)
+    with path.open("rb") as handle:
+        head = handle.read(HEAD_BYTES)
+        packed = head.startswith(GZIP_MAGIC)
+        if packed:
+            _require_size(status.st_size, path, study_id)
+            handle.seek(0)
+            stream = handle.read()
+            head = gunzip_head(stream, HEAD_BYTES)
+        header = parse_header(head)
+        _require_size(header.needed_bytes, path, study_id)
+        if packed:
+            return header, gunzip(stream, header.needed_bytes, MAX_BYTES)
+        if header.needed_bytes > status.st_size:
+            message = (
+                f"{path} is truncated or damaged ({header.needed_bytes} bytes announced, {status.st_size} there)"
+            )
+            raise StudyError(study_id, message, AGAIN)
+        content = bytearray(header.needed_bytes)
+        handle.seek(0)
+        there = handle.readinto(content)
+    if there < header.needed_bytes:
+        raise StudyError(study_id, f"{path} became shorter while it was read", AGAIN)
+    return header, content
 
 
-def _three_dimensional(data: NDArray[Any], path: Path, study_id: str) -> NDArray[Any]:
-    while data.ndim > 3 and data.shape[-1] == 1:
+def _require_size(size: int, path: Path, study_id: str) -> None:
+    if size > MAX_BYTES:
+        message = f"{path} has or announces {size} bytes, more than {MAX_BYTES >> 30} GB"
+        raise StudyError(study_id, message, f"{AGAIN}; if it is that large, scale it down")
+
+
+def _voxels(header: Header, content: bytearray) -> NDArray[Any]:
+    """Real values in native byte order and at most 32 bits; a view of the content where it can be."""
+    count = int(np.prod(header.shape))
+    stored = np.frombuffer(content, header.dtype, count, header.offset).reshape(header.shape, order="F")
+    if header.scaling is not None:
+        return _scaled(stored, *header.scaling)
+    small = np.float32 if stored.dtype.itemsize > MAX_ITEM_BYTES else stored.dtype.newbyteorder("=")
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow becomes an infinity, which the caller reports
+        return np.require(stored.astype(small, copy=False), requirements="A")
+
+
+def _scaled(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[np.float32]:
+    """Slope and intercept in double precision, plane by plane so that no such copy of the volume is made."""
+    result = np.empty(stored.shape, np.float32, order="F")
+    planes = (-1, stored.shape[-1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        for source, target in zip(
+            stored.reshape(planes, order="F").T, result.reshape(planes, order="F").T, strict=True
+        ):
+            target[...] = source.astype(np.float64) * slope + intercept
+    return result
+
+
+def _of_dimensions(data: NDArray[Any], wanted: int) -> NDArray[Any] | None:
+    """Drop trailing axes of length 1, or add them; None if others are too many or there is no plane at all."""
+    while data.ndim > wanted and data.shape[-1] == 1:
         data = data[..., 0]
-    if data.ndim != 3 or 0 in data.shape:
-        size = "×".join(map(str, data.shape))
-        raise StudyError(study_id, f"{path} has shape {size}, not one 3D volume", "give one 3D file per modality")
-    return data
-
-
-def _native(data: NDArray[Any]) -> NDArray[Any]:
-    """Native byte order; 64-bit numbers (what a scale factor leaves) become float32."""
-    small = np.float32 if data.dtype.itemsize > 4 else data.dtype.newbyteorder("=")
-    with np.errstate(over="ignore"):  # an overflow becomes an infinity, which the caller reports
-        return data.astype(small, copy=False)
-
-
-def _damaged(path: Path, study_id: str, reason: object) -> StudyError:
-    text = " ".join(str(reason).split()) or type(reason).__name__
-    return StudyError(study_id, f"{path} is truncated or damaged ({text})", "copy or download the file again")
+    while 2 <= data.ndim < wanted:
+        data = data[..., None]
+    return data if data.ndim == wanted else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,13 @@ def _turn(affine: NDArray[np.float64]) -> NDArray[np.float64]:
 def _file_axes(affine: NDArray[np.float64]) -> NDArray[np.float64]:
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
         raise ValueError("the affine is not a finite 4×4 matrix")
-    axes = np.asarray(orientations.io_orientation(affine), dtype=np.float64)
+    axes = np.array(_axes_of(affine.astype(np.float64).tobytes()))
     if np.isnan(axes).any():
         raise ValueError("the affine flattens an axis to size 0")
     return axes
+
+
+@functools.lru_cache(maxsize=64)  # the files of a study, and most studies of a set, share one affine
+def _axes_of(affine: bytes) -> tuple[tuple[float, float], ...]:
+    axes = orientations.io_orientation(np.frombuffer(affine).reshape(4, 4))
+    return tuple((float(axis), float(flip)) for axis, flip in axes)

@@ -134,8 +134,10 @@ def test_four_dimensions(tmp_path: Path) -> None:
 
 
 def test_shapes_and_affines_must_agree(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match=r"A_flair\.nii\.gz has shape 5×6×4 and .*A_t1\.nii\.gz has shape 4×6×4"):
-        read_study(brats(tmp_path, flair=VOLUME, t1=VOLUME[1:]), tmp_path)
+    study = read_study(brats(tmp_path, flair=VOLUME, t1=VOLUME[1:]), tmp_path)
+    assert "t1: resampled from 4×6×4 voxels" in study.warnings[0]
+    with pytest.raises(StudyError, match=r"A_t1\.nii\.gz covers 4\d% of .*A_flair\.nii\.gz"):
+        read_study(brats(tmp_path, flair=VOLUME, t1=VOLUME[:2]), tmp_path)
     with pytest.raises(StudyError, match="A_seg"):
         read_study(brats(tmp_path, flair=VOLUME, seg=np.zeros((5, 6, 3), np.uint8)), tmp_path)
     record = brats(tmp_path, flair=VOLUME, t1=VOLUME)
@@ -266,6 +268,55 @@ def test_truncated_picture(tmp_path: Path, name: str) -> None:
         with pytest.raises(StudyError, match=name) as caught:
             read_study(picture_record(name), tmp_path)
         assert "again" in caught.value.cure
+
+
+def test_real_brats_voxel_for_voxel(shared_data: Path) -> None:
+    """Every study, against an independent reader: SimpleITK, turned by it to LPS, is display orientation."""
+    sitk = pytest.importorskip("SimpleITK")
+    root = shared_data / "brats"
+    records = discover(root, "brats")
+    assert len(records) >= 10
+    for record in records:
+        study = read_study(record, root)
+        assert study.modalities == ("flair", "t1", "t1ce", "t2")
+        assert study.warnings == ()
+        assert all(channel.flags.c_contiguous and channel.dtype == np.int16 for channel in study.channels)
+        files = [record.images[name][0] for name in study.modalities] + [record.labels[0]]
+        for file, ours in zip(files, (*study.channels, study.labels), strict=True):
+            image = sitk.DICOMOrient(sitk.ReadImage(str(root / file)), "LPS")
+            assert np.array_equal(sitk.GetArrayViewFromImage(image), ours)
+            assert image.GetSpacing()[::-1] == study.spacing_mm == (1.0, 1.0, 1.0)
+
+
+def test_real_brats_as_nibabel_turns_it(shared_data: Path) -> None:
+    root = shared_data / "brats"
+    for record in discover(root, "brats")[:2]:
+        study = read_study(record, root)
+        for name, ours in zip(study.modalities, study.channels, strict=True):
+            ras = np.asarray(nib.as_closest_canonical(nib.load(root / record.images[name][0])).dataobj)
+            assert np.array_equal(ras[::-1, ::-1].transpose(2, 1, 0), ours)
+
+
+def test_real_brats_scrambled_by_flips_and_axes(shared_data: Path, tmp_path: Path) -> None:
+    """One scan stored in another order of axes is the same study."""
+    root = shared_data / "brats"
+    record = discover(root, "brats")[0]
+    image = nib.load(root / record.images["flair"][0])
+    stored = np.asarray(image.dataobj)[60:160, 60:160, 40:100]
+    affine = image.affine @ nib.affines.from_matvec(np.eye(3), [60, 60, 40])
+    save(tmp_path / "A_flair.nii.gz", stored, affine)
+    plain = read_study(record_of("flair"), tmp_path)
+    for axes, flips in (((2, 0, 1), (0,)), ((1, 2, 0), (0, 2)), ((0, 1, 2), (0, 1, 2))):
+        turn = np.eye(4)[:, [*axes, 3]]
+        for axis in flips:
+            flip = np.eye(4)
+            flip[axis, axis], flip[axis, 3] = -1, stored.shape[axes[axis]] - 1
+            turn = turn @ flip
+        moved = np.flip(stored.transpose(axes), flips)
+        save(tmp_path / "A_flair.nii.gz", moved, affine @ turn)
+        study = read_study(record_of("flair"), tmp_path)
+        assert np.array_equal(study.channels[0], plain.channels[0])
+        assert study.spacing_mm == plain.spacing_mm
 
 
 def test_real_brats(shared_data: Path) -> None:
