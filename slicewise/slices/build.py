@@ -17,6 +17,7 @@ from slicewise.progress import Update
 from slicewise.slices.prepare import prepare_study
 from slicewise.slices.store import SliceStore, StoreIndex, StudyEntry, StudyFailure, write_index
 from slicewise.studies.dataset import load_dataset
+from slicewise.studies.memory import keep_freed_memory
 from slicewise.studies.study import StudyRecord
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def _prepare_all(
     remaining = {record.study_id: record for record in records}
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(min(workers, len(records)), mp_context=context) as pool:
+        with ProcessPoolExecutor(min(workers, len(records)), context, keep_freed_memory) as pool:
             futures = [pool.submit(prepare_study, record, root, folder, config, seed) for record in records]
             for future in as_completed(futures):
                 outcome = future.result()
@@ -94,7 +95,7 @@ def _prepare_all(
         logger.warning("a worker died; its studies are tried again one at a time")
     for record in list(remaining.values()):
         try:
-            with ProcessPoolExecutor(1, mp_context=context) as pool:
+            with ProcessPoolExecutor(1, context, keep_freed_memory) as pool:
                 yield pool.submit(prepare_study, record, root, folder, config, seed).result()
         except BrokenProcessPool:
             reason = f"study {record.study_id}: the worker died on it (out of memory?)"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,12 +78,6 @@ def prepare_study(
     )
 
 
-def peak_memory_bytes() -> int:
-    """The most memory that this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 def _channels(study: Study, config: PreprocessConfig) -> tuple[list[NDArray[Any]], list[str], list[int]]:
     """The study's volumes that the network knows, their names, and the channel of each.
 
@@ -114,9 +106,10 @@ def _prepare_planes(study: Study, config: PreprocessConfig, seed: int) -> _Plane
     """
     volumes, names, at = _channels(study, config)
     count, height, width = volumes[0].shape
-    size, pixel_mm = config.slice.size, study.spacing_mm[1:]
+    size = config.slice.size
     images = np.zeros((count, len(config.slice.modalities), size, size), dtype=np.float16)
     labels = None if study.labels is None else np.zeros((count, size, size), dtype=np.uint8)
+    pixels = _tumour_pixels(study)
     kept: list[tuple[int, Look]] = []
     coverage = 0.0
     for z in range(count):
@@ -128,7 +121,7 @@ def _prepare_planes(study: Study, config: PreprocessConfig, seed: int) -> _Plane
         if not render(planes, at, look, config.slice, images[len(kept)]).any():
             continue  # all channels constant: empty, not wrong; the next slice takes its place
         coverage += look.share / count
-        if labels is not None and study.labels is not None and study.labels[z].any():
+        if labels is not None and study.labels is not None and pixels[z]:
             kernels.nearest(np.ascontiguousarray(study.labels[z]), look.geometry.square, labels[len(kept)])
         kept.append((z, look))
     if not kept:
@@ -139,7 +132,7 @@ def _prepare_planes(study: Study, config: PreprocessConfig, seed: int) -> _Plane
     head = look.mask[window[1:]] > 0
     snr = {name: estimate_snr(volume[window], head) for volume, name in zip(volumes, names, strict=True)}
     quality = QualityRecord(frame=(count, height, width), coverage=round(coverage, 4), snr=snr)
-    entries = _entries(study, kept, config, seed, pixel_mm)
+    entries = _entries(study, pixels, kept, config, seed)
     return _Planes(images[: len(kept)], None if labels is None else labels[: len(kept)], entries, quality)
 
 
@@ -150,30 +143,38 @@ def _look(study: Study, z: int, planes: Sequence[NDArray[Any]], config: Preproce
         raise StudyError(study.record.study_id, f"slice {z}: {error.message}", error.cure) from error
 
 
+def _tumour_pixels(study: Study) -> NDArray[np.int64]:
+    """Per slice how many pixels the mask marks; 0 without a mask."""
+    counts = np.zeros(len(study.channels[0]), dtype=np.int64)
+    if study.labels is not None:
+        kernels.count_by_slice(study.labels, counts)
+    return counts
+
+
 def _entries(
     study: Study,
+    pixels: NDArray[np.int64],
     kept: Sequence[tuple[int, Look]],
     config: PreprocessConfig,
     seed: int,
-    pixel_mm: tuple[float, float],
 ) -> tuple[SliceEntry, ...]:
-    classes = [_tumour(study, z, config.min_tumour_pixels) for z, _ in kept]
+    classes = [_tumour(study, int(pixels[z]), config.min_tumour_pixels) for z, _ in kept]
     selected = select_slices(classes, config, seed, study.record.study_id)
+    size, pixel_mm = config.slice.size, study.spacing_mm[1:]
     return tuple(
         SliceEntry(
             z=z,
             tumour=tumour,
             selected=chosen,
             foreground=round(look.share, 4),
-            pixel_mm2=round(pixel_area_mm2(look.geometry, config.slice.size, pixel_mm), 6),
+            pixel_mm2=round(pixel_area_mm2(look.geometry, size, pixel_mm), 6),
         )
         for (z, look), tumour, chosen in zip(kept, classes, selected, strict=True)
     )
 
 
-def _tumour(study: Study, z: int, min_pixels: int) -> bool | None:
-    """Whether slice ``z`` shows tumour; None where nobody says or the tumour is too small to call."""
+def _tumour(study: Study, pixels: int, min_pixels: int) -> bool | None:
+    """Whether a slice shows tumour; None where nobody says or the tumour is too small to call."""
     if study.labels is None:
         return study.record.tumour
-    pixels = int(np.count_nonzero(study.labels[z]))
     return None if 0 < pixels < min_pixels else pixels > 0

@@ -21,12 +21,13 @@ from slicewise.slices.kernels.intensities import (
     take_sample,
     window_range,
 )
-from slicewise.slices.kernels.resampling import copy_box, nearest, resample, to_half
+from slicewise.slices.kernels.resampling import copy_box, count_by_slice, nearest, resample, to_half
 
 __all__ = [
     "FLAT",
     "SAMPLES",
     "copy_box",
+    "count_by_slice",
     "extremes",
     "mark_head",
     "mask_range",

@@ -56,14 +56,44 @@ def sample_size(box: tuple[int, int, int, int], wanted: int) -> int:
     return ((bottom - top + step - 1) // step) * ((right - left + step - 1) // step) + 1
 
 
+@jit_finite
+def _range_of(sample: Any, count: int) -> tuple[float, float]:
+    """The least and the greatest of ``sample[:count]``."""
+    low = high = sample[0]
+    for index in range(count):
+        value = sample[index]
+        low = value if value < low else low
+        high = value if value > high else high
+    return float(low), float(high)
+
+
+@jit_finite
+def _histogram(sample: Any, count: int, low: float, high: float) -> Any:
+    """How many values lie below ``low``, in each of ``BINS`` equal bins up to ``high``, and from there on.
+
+    Four counters per bin, added up at the end: one alone waits for itself whenever neighbours are equal.
+    """
+    start, factor = np.float32(low), np.float32(BINS / (high - low))
+    last = np.float32(BINS + 1)
+    places = np.empty(count, np.int32)
+    for index in range(count):
+        place = (sample[index] - start) * factor + np.float32(1.0)
+        place = place if place > np.float32(0.0) else np.float32(0.0)
+        places[index] = np.int32(place if place < last else last)
+    tables = np.zeros((4, BINS + 2), np.int32)
+    for index in range(count):
+        tables[index & 3, places[index]] += 1
+    return tables[0] + tables[1] + tables[2] + tables[3]
+
+
 @jit
-def _from_histogram(bins: Any, seen: float, low: float, width: float, target: float) -> float:
+def _from_histogram(bins: Any, low: float, width: float, target: float) -> float:
     """The value below which ``target`` values lie, linear inside its bin."""
-    chosen = 0
-    while chosen < BINS - 1 and seen + bins[chosen] <= target:
-        seen += bins[chosen]
+    seen, chosen = bins[0], 0
+    while chosen < BINS - 1 and seen + bins[chosen + 1] <= target:
+        seen += bins[chosen + 1]
         chosen += 1
-    inside = (target - seen) / bins[chosen] if bins[chosen] > 0 else 0.0
+    inside = (target - seen) / bins[chosen + 1] if bins[chosen + 1] > 0 else 0.0
     return low + (chosen + min(max(inside, 0.0), 1.0)) * width
 
 
@@ -73,28 +103,18 @@ def robust_range(sample: Any, count: int, shares: tuple[float, float]) -> tuple[
 
     From one histogram; again from a finer one as long as a few spikes make its bins too coarse.
     """
-    low = high = np.float32(sample[0])
-    for index in range(1, count):
-        low, high = min(low, sample[index]), max(high, sample[index])
-    bins = np.zeros(BINS, dtype=np.int64)
-    first, second = float(low), float(high)
+    low, high = _range_of(sample, count)
+    first, second = low, high
     for _ in range(MAX_ZOOMS):
         if not high > low:
             break
-        below = 0
-        bins[:] = 0
-        factor = np.float32(BINS / (float(high) - float(low)))
-        for index in range(count):
-            value = sample[index]
-            below += value < low
-            if low <= value <= high:
-                bins[min(int((value - low) * factor), BINS - 1)] += 1
-        width = (float(high) - float(low)) / BINS
-        first = _from_histogram(bins, below, float(low), width, shares[0] * (count - 1))
-        second = _from_histogram(bins, below, float(low), width, shares[1] * (count - 1))
+        bins = _histogram(sample, count, low, high)
+        width = (high - low) / BINS
+        first = _from_histogram(bins, low, width, shares[0] * (count - 1))
+        second = _from_histogram(bins, low, width, shares[1] * (count - 1))
         if second - first > COARSE_BINS * width:
             break
-        low, high = np.float32(first - width), np.float32(second + width)
+        low, high = first - width, second + width
     return first, second
 
 

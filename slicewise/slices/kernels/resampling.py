@@ -122,3 +122,15 @@ def nearest(labels: Any, square: tuple[int, int, int, int], target: Any) -> None
         for column in range(size):
             if 0 <= columns[column] < labels.shape[1]:
                 out[column] = line[columns[column]]
+
+
+@jit
+def count_by_slice(labels: Any, counts: Any) -> None:
+    """How many pixels of each plane ``[n, H, W]`` are not 0."""
+    for index in range(labels.shape[0]):
+        total = 0
+        for row in range(labels.shape[1]):
+            line = labels[index, row]
+            for column in range(labels.shape[2]):
+                total += line[column] != 0
+        counts[index] = total
