@@ -14,9 +14,11 @@ way also runs once in a process of its own for its peak memory.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -30,7 +32,7 @@ import numpy as np
 
 from slicewise.config import PreprocessConfig, validate
 from slicewise.slices.prepare import prepare_study
-from slicewise.slices.store import StudyEntry, study_key
+from slicewise.slices.store import StudyEntry
 from slicewise.studies.dataset import study_files
 from slicewise.studies.layouts import discover
 from slicewise.studies.memory import keep_freed_memory
@@ -111,22 +113,24 @@ def peak(way: str, record: StudyRecord, root: Path, config: PreprocessConfig) ->
 
 
 def measure(records: list[StudyRecord], root: Path, changes: dict[str, Any], repeat: int, plains: Any) -> Any:
-    """All studies under one setting."""
+    """All studies under one setting; every run writes into a folder of its own, whose removal is not timed."""
     config = validate(PreprocessConfig, {"slice": changes})
     rows = []
     with tempfile.TemporaryDirectory() as text:
-        folder = Path(text)
+        folders = (Path(tempfile.mkdtemp(dir=text)) for _ in itertools.count())
         for record in records:
-            entry = prepare_study(record, root, folder, config, 0)
+            stored = next(folders)
+            entry = prepare_study(record, root, stored, config, 0)
             assert isinstance(entry, StudyEntry), entry
-            stored = folder / "studies" / study_key(record.study_id)
-            finished = {path.name: path.read_bytes() for path in stored.iterdir()}
-            ours = best(repeat, lambda record=record: prepare_study(record, root, folder, config, 0))
-            bound = best(repeat, lambda record=record, f=finished: limit(record, root, folder, f))
+            finished = {path.name: path.read_bytes() for path in (stored / "studies" / entry.key).iterdir()}
+            ours = best(repeat, lambda record=record: prepare_study(record, root, next(folders), config, 0))
+            bound = best(repeat, lambda record=record, f=finished: limit(record, root, next(folders), f))
             if record.study_id not in plains:
-                plains[record.study_id] = best(1, lambda record=record: plain(record, root, folder))
+                plains[record.study_id] = best(1, lambda record=record: plain(record, root, next(folders)))
             size = sum(map(len, finished.values()))
             rows.append({"ours": ours, "limit": bound, "plain": plains[record.study_id], "mb": size / 1e6})
+            for used in Path(text).iterdir():
+                shutil.rmtree(used)
     return rows
 
 

@@ -107,7 +107,7 @@ def _prepare_planes(study: Study, config: PreprocessConfig, seed: int) -> _Plane
     volumes, names, at = _channels(study, config)
     count, height, width = volumes[0].shape
     size = config.slice.size
-    images = np.zeros((count, len(config.slice.modalities), size, size), dtype=np.float16)
+    images = np.empty((count, len(config.slice.modalities), size, size), dtype=np.float16)
     labels = None if study.labels is None else np.zeros((count, size, size), dtype=np.uint8)
     pixels = _tumour_pixels(study)
     kept: list[tuple[int, Look]] = []

@@ -92,7 +92,7 @@ def prepare_slice(
     if not all(np.isfinite(plane).all() for plane in planes if plane.dtype.kind == "f"):
         raise InputError("image holds NaN or infinite values", "replace them by 0 before sending")
     look = look_at(planes, config, pixel_mm)
-    output = np.zeros((len(config.modalities), config.size, config.size), dtype=np.float16)
+    output = np.empty((len(config.modalities), config.size, config.size), dtype=np.float16)
     present = render(planes, at, look, config, output)
     if not present.any():
         raise InputError("image is constant: there is nothing to see", "send a slice with tissue in it")
@@ -163,7 +163,7 @@ def render(
         at: The channel of each plane.
         look: What ``look_at`` found.
         config: The bundle's parameters.
-        output: ``[C, size, size]``, all 0; constant planes leave their channel so.
+        output: ``[C, size, size]``, overwritten: 0 for missing channels and constant planes.
 
     Returns:
         ``[C]`` bool: the channels that hold something.
@@ -176,6 +176,7 @@ def render(
         if patch is not None:
             place(patch, look.head, geometry.square, output[channel].view(np.uint16))
             present[channel] = True
+    output[~present] = 0
     return present
 
 

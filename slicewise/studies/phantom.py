@@ -24,12 +24,15 @@ from scipy import ndimage
 from slicewise.config import MODALITIES, PhantomConfig
 from slicewise.studies.anatomy import Anatomy, make_anatomy
 from slicewise.studies.fields import Grid, Volume, make_grid, smooth_noise
+from slicewise.studies.gunzip import GZIP_MAGIC, GzipError, gunzip_head
 from slicewise.studies.lesions import Harmless, Lesions, draw_tumours, grow, harmless, push_aside
 
 logger = logging.getLogger(__name__)
 
 COMPRESS_LEVEL = 1
 DESCRIPTION = "SliceWise phantom, synthetic"  # in each file's header
+HEAD_BYTES, NIFTI1_BYTES = 1 << 16, 348
+DESCRIP = slice(148, 228)  # the field of that name in a NIfTI-1 header
 THICK_SHARE = 0.15  # of the sequences
 # Relative intensity of:  fluid grey  white oedema necrosis solid enhancing hyperintensity vessel
 CONTRAST: dict[str, tuple[float, ...]] = {
@@ -172,3 +175,14 @@ def _write_study(study: PhantomStudy, folder: Path) -> None:
         image.header["descrip"] = DESCRIPTION
         packed = gzip.compress(image.to_bytes(), compresslevel=COMPRESS_LEVEL, mtime=0)
         (folder / f"{study.study_id}_{name}.nii.gz").write_bytes(packed)
+
+
+def is_phantom_file(path: Path) -> bool:
+    """Whether a NIfTI file says in its header that it is a phantom; False for what cannot be read."""
+    try:
+        with path.open("rb") as handle:
+            start = handle.read(HEAD_BYTES)
+        head = gunzip_head(start, NIFTI1_BYTES) if start.startswith(GZIP_MAGIC) else start
+    except (OSError, GzipError):
+        return False
+    return head[DESCRIP].startswith(DESCRIPTION.encode())

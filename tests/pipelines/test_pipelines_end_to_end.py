@@ -116,13 +116,13 @@ def bad_studies(folder: Path, kind: str) -> None:
     for at in range(4):
         stem = folder / f"p{at}" / f"p{at}"
         write_nifti(stem.with_name(f"p{at}_flair.nii.gz"), (40, 40, 8))
-        write_nifti(stem.with_name(f"p{at}_t1.nii.gz"), (40, 40, 9 if kind == "shapes" else 8))
+        write_nifti(stem.with_name(f"p{at}_t1.nii.gz"), (40, 40, 3 if kind == "shapes" else 8))
         if kind == "truncated":
             path = stem.with_name(f"p{at}_t1.nii.gz")
             path.write_bytes(path.read_bytes()[:500])
 
 
-@pytest.mark.parametrize(("kind", "words"), [("truncated", "truncated"), ("shapes", "(40, 40, 9)")])
+@pytest.mark.parametrize(("kind", "words"), [("truncated", "truncated"), ("shapes", "p0_t1.nii.gz covers 38%")])
 def test_bad_studies_are_named_in_one_line(tmp_path: Path, kind: str, words: str) -> None:
     bad_studies(tmp_path / "scans", kind)
     done = run("run", "--source", "scans", "--out", "run", cwd=tmp_path)
@@ -130,7 +130,7 @@ def test_bad_studies_are_named_in_one_line(tmp_path: Path, kind: str, words: str
     error = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(error) == 1
     assert "p0" in error[0]
-    assert words.strip("()").replace(" ", "").split(",")[0] in error[0]
+    assert words in error[0]
     assert "Traceback" not in done.stderr
 
 

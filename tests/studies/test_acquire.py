@@ -27,6 +27,20 @@ def images(folder: Path, n: int = 4) -> Path:
     return folder
 
 
+def test_phantoms_that_were_copied_under_other_names_stay_phantoms(tmp_path: Path) -> None:
+    """A folder that somebody calls patients: the files' headers still say what they are."""
+    first = acquire(["phantom"], tmp_path / "first", CONFIG, seed=1)
+    for record in first.records:
+        for path in (*(path for role in record.images.values() for path in role), *record.labels):
+            target = tmp_path / "patients" / Path(path).parent.name / Path(path).name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(first.root / path, target)
+    again = acquire([str(tmp_path / "patients")], tmp_path / "again", CONFIG, seed=1)
+    assert len(again.records) == 3
+    assert all(record.synthetic for record in again.records)
+    assert again.sources[0].synthetic
+
+
 def test_phantoms_and_a_folder(tmp_path: Path) -> None:
     source = images(tmp_path / "My Set")
     (source / "yes" / "notes.txt").write_text("not used")

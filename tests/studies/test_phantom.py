@@ -18,6 +18,7 @@ from slicewise.studies.phantom import (
     _thick_slices,
     _tissues,
     is_healthy,
+    is_phantom_file,
     make_phantom,
     write_phantoms,
 )
@@ -121,10 +122,14 @@ def test_a_phantom_file_tells_what_it_is_by_its_header_alone(tmp_path: Path) -> 
     write_phantoms(TINY, 0, tmp_path / "source")
     files = sorted((tmp_path / "source").rglob("*.nii.gz"))
     assert len(files) == 20
+    real = tmp_path / "real.nii.gz"
+    nib.Nifti1Image(np.zeros((3, 3, 3), np.int16), np.eye(4)).to_filename(real)
+    assert not is_phantom_file(real)
     for number, path in enumerate(files):
         stranger = path.rename(tmp_path / f"scan{number}.nii.gz")
         description = nib.load(stranger).header["descrip"].item().decode()
         assert description == DESCRIPTION
+        assert is_phantom_file(stranger)
         assert "synthetic" in description
 
 

@@ -92,9 +92,10 @@ def resample(patch: Any, box: tuple[int, int, int, int], square: tuple[int, int,
 
 @jit
 def copy_box(patch: Any, box: tuple[int, int, int, int], square: tuple[int, int, int, int], target: Any) -> None:
-    """``resample`` for a square that has ``target``'s size already; ``target`` is all 0 before."""
+    """``resample`` for a square that has ``target``'s size already."""
     top, bottom, left, right = box
     size = target.shape[0]
+    target[:] = 0
     first_row, last_row = max(top, square[0]), min(bottom, square[0] + size)
     first, last = max(left, square[1]), min(right, square[1] + size)
     if last_row > first_row and last > first:

@@ -138,7 +138,7 @@ def _entry(source: Source, found: Gathered) -> SourceEntry:
         layout="+".join(layouts),
         n_studies=len(found.records),
         licence=source.licence or "; ".join(dict.fromkeys(LICENCES.get(kind, NOT_STATED) for kind in layouts)),
-        synthetic=source.synthetic,
+        synthetic=all(record.synthetic for record in found.records),
         fetched=tuple(FetchedEntry(path=file.path, bytes=file.bytes, etag=file.etag) for file in found.fetched),
     )
 

@@ -8,12 +8,13 @@ from pathlib import Path, PurePosixPath
 from slicewise.errors import SourceError
 from slicewise.studies import layouts
 from slicewise.studies.dataset import study_files
+from slicewise.studies.phantom import is_phantom_file
 from slicewise.studies.sources.choose import evenly
 from slicewise.studies.study import StudyRecord
 
 
 def find_studies(folder: Path, given: str, name: str, limit: int | None) -> tuple[StudyRecord, ...]:
-    """The studies of a folder, at most ``limit`` of them.
+    """The studies of a folder, at most ``limit`` of them; phantoms are told by their headers and marked.
 
     Args:
         folder: Where the files are.
@@ -25,9 +26,16 @@ def find_studies(folder: Path, given: str, name: str, limit: int | None) -> tupl
         SourceError: No study of a known layout, or two of one id.
     """
     try:
-        return evenly(layouts.discover(folder, name), limit)
+        chosen = evenly(layouts.discover(folder, name), limit)
     except SourceError as error:
         raise SourceError(error.message.replace(str(folder), given), error.cure) from error
+    return tuple(_marked(record, folder) for record in chosen)
+
+
+def _marked(record: StudyRecord, folder: Path) -> StudyRecord:
+    first = next(iter(record.images.values()))[0]
+    synthetic = first.endswith((".nii", ".nii.gz")) and is_phantom_file(folder / first)
+    return record.model_copy(update={"synthetic": True}) if synthetic else record
 
 
 def wanted_paths(paths: Sequence[PurePosixPath], name: str, limit: int | None) -> set[str] | None:
