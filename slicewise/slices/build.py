@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from slicewise.config import PreprocessConfig
 from slicewise.errors import StoreError
 from slicewise.files import atomic_folder
+from slicewise.logs import configure_logging
 from slicewise.progress import Update
 from slicewise.slices.prepare import prepare_study
 from slicewise.slices.store import SliceStore, StoreIndex, StudyEntry, StudyFailure, write_index
@@ -21,6 +23,7 @@ from slicewise.studies.memory import keep_freed_memory
 from slicewise.studies.study import StudyRecord
 
 logger = logging.getLogger(__name__)
+QUEUED_PER_WORKER = 2  # one that is worked on, and the next one at hand
 
 
 def build_store(
@@ -80,23 +83,46 @@ def _check_failures(failures: Sequence[StudyFailure], total: int, limit: float) 
 def _prepare_all(
     records: Sequence[StudyRecord], root: Path, folder: Path, config: PreprocessConfig, seed: int
 ) -> Iterator[StudyEntry | StudyFailure]:
-    """Prepare the studies in worker processes; a worker that dies costs its own study only."""
-    workers = config.workers or os.cpu_count() or 1
-    remaining = {record.study_id: record for record in records}
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(min(workers, len(records)), context, keep_freed_memory) as pool:
-            futures = [pool.submit(prepare_study, record, root, folder, config, seed) for record in records]
-            for future in as_completed(futures):
-                outcome = future.result()
-                remaining.pop(outcome.study_id)
-                yield outcome
-    except BrokenProcessPool:
-        logger.warning("a worker died; its studies are tried again one at a time")
-    for record in list(remaining.values()):
+    """Prepare the studies in worker processes; a worker that dies costs its own study only.
+
+    Which study it died on is not known: those under way at that moment are tried again alone, one process each.
+    """
+    workers = min(config.workers or os.cpu_count() or 1, len(records))
+    waiting = deque(records)
+    while waiting:
+        under_way: dict[Future[StudyEntry | StudyFailure], StudyRecord] = {}
         try:
-            with ProcessPoolExecutor(1, context, keep_freed_memory) as pool:
-                yield pool.submit(prepare_study, record, root, folder, config, seed).result()
+            with _pool(workers) as pool:
+                while waiting or under_way:
+                    while waiting and len(under_way) < workers * QUEUED_PER_WORKER:
+                        record = waiting.popleft()
+                        under_way[pool.submit(prepare_study, record, root, folder, config, seed)] = record
+                    for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                        outcome = future.result()
+                        del under_way[future]
+                        yield outcome
         except BrokenProcessPool:
-            reason = f"study {record.study_id}: the worker died on it (out of memory?)"
-            yield StudyFailure(study_id=record.study_id, reason=reason)
+            logger.warning("a worker died; the %d studies under way are tried again alone", len(under_way))
+        for record in under_way.values():
+            yield _prepare_alone(record, root, folder, config, seed)
+
+
+def _prepare_alone(
+    record: StudyRecord, root: Path, folder: Path, config: PreprocessConfig, seed: int
+) -> StudyEntry | StudyFailure:
+    try:
+        with _pool(1) as pool:
+            return pool.submit(prepare_study, record, root, folder, config, seed).result()
+    except BrokenProcessPool:
+        reason = f"study {record.study_id}: the worker died on it (out of memory?)"
+        return StudyFailure(study_id=record.study_id, reason=reason)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    debug = logger.isEnabledFor(logging.DEBUG)
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (debug,))
+
+
+def _start_worker(debug: bool) -> None:
+    configure_logging(debug=debug)
+    keep_freed_memory()
