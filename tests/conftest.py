@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 from small_run import SmallData, SmallRun, make_small_data, make_small_run
 
 # As the command line does: spinning threads slow everything down when tests run side by side.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# No test is judged by the clock: a busy machine is no fault.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
