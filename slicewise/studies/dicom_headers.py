@@ -44,6 +44,7 @@ TAGS = [
     "AcquisitionContrast", "EchoPulseSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
     "TransferSyntaxUID", "SpecificCharacterSet",
 ]  # fmt: skip
+IMAGE_CLASS = "Image Storage"  # in the name of the class that a file's first bytes announce
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,11 @@ def read_header(path: Path, name: str) -> Header | None:
 
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=True, force=False, specific_tags=list(TAGS))
-        return parse_header(dataset, name) if "Rows" in dataset else None
+        if "Rows" in dataset:
+            return parse_header(dataset, name)
+        if IMAGE_CLASS in str(getattr(dataset.file_meta.get("MediaStorageSOPClassUID", ""), "name", "")):
+            raise ValueError("it announces an image and ends before it: truncated")
+        return None
     except damage() as error:
         raise SourceError(
             f"{name} is a DICOM file that cannot be used: {reason(error)}", "export it again"

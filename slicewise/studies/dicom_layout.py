@@ -76,20 +76,33 @@ def find_dicom(folder: Path, paths: Iterable[PurePosixPath], source: str, alone:
         SourceError: ``alone``, and there are DICOM files but no usable series; names one and why.
     """
     faults: list[str] = []
-    headers = _read_headers(folder, paths, faults)
+    damaged: dict[PurePosixPath, str] = {}
+    headers = _read_headers(folder, paths, faults, damaged)
     examinations: dict[tuple[str, str], list[Header]] = defaultdict(list)
     for header in headers:
         examinations[header.patient, header.study_uid].append(header)
-    records = [record for found in examinations.values() if (record := _record(found, source, faults))]
-    for fault in faults:
+    records = [
+        _with_notes(record, damaged) for found in examinations.values() if (record := _record(found, source, faults))
+    ]
+    for fault in [*damaged.values(), *faults]:
         logger.warning("%s", fault)
-    if alone and not records and (headers or faults):
-        message = f"{folder} holds DICOM files but no series of brain MRI that can be used, e.g. {faults[0]}"
+    if alone and not records and (faults or damaged):
+        why = next(iter([*damaged.values(), *faults]))
+        message = f"{folder} holds DICOM files but no series of brain MRI that can be used, e.g. {why}"
         raise SourceError(message, "give whole series of FLAIR, T1, T1 with contrast or T2")
     return records
 
 
-def _read_headers(folder: Path, paths: Iterable[PurePosixPath], faults: list[str]) -> list[Header]:
+def _with_notes(record: StudyRecord, damaged: Mapping[PurePosixPath, str]) -> StudyRecord:
+    """A damaged file beside a series may be one of its slices: an end of the stack can be missing unseen."""
+    folders = {PurePosixPath(name).parent for files in record.images.values() for name in files}
+    notes = tuple(text for path, text in damaged.items() if path.parent in folders)
+    return record.model_copy(update={"notes": notes}) if notes else record
+
+
+def _read_headers(
+    folder: Path, paths: Iterable[PurePosixPath], faults: list[str], damaged: dict[PurePosixPath, str]
+) -> list[Header]:
     """Headers of the DICOM images, each image once, in the order of the paths."""
 
     def read(path: PurePosixPath) -> Header | str | None:
@@ -106,7 +119,7 @@ def _read_headers(folder: Path, paths: Iterable[PurePosixPath], faults: list[str
             if found is None and path.suffix.lower() in DICOM_SUFFIXES:
                 misnamed.append(path)
             elif isinstance(found, str):
-                faults.append(found)
+                damaged[path] = found
             elif found is not None:
                 first = headers.setdefault((found.series_uid, found.instance_uid), found)
                 if first is not found:

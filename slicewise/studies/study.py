@@ -35,6 +35,7 @@ class StudyRecord(BaseModel):
         channel_order: ``msd``: the modality of each volume of the 4D file.
         label_map: The label file's values → BraTS values, where its numbering is another; empty: BraTS's.
         label_regions: The regions that the label file tells apart from the rest.
+        notes: What was seen when the study was found and belongs in its quality record.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +52,7 @@ class StudyRecord(BaseModel):
     channel_order: tuple[str, ...] = ()
     label_map: dict[FileLabel, BratsLabel] = Field(default_factory=dict)
     label_regions: tuple[str, ...] = ALL_REGIONS
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def read_dicom(record: StudyRecord, root: Path) -> Study:
     Raises:
         StudyError: A series cannot be read or does not fit the others; names the file and the cure.
     """
-    warnings: list[str] = []
+    warnings = list(record.notes)
     volumes = {
         name: load_series([root / path for path in files], record.study_id, warnings)
         for name, files in record.images.items()

@@ -19,6 +19,7 @@ from slicewise.studies.dicom_headers import Acquisition, pseudonym
 from slicewise.studies.dicom_modality import recognise
 from slicewise.studies.dicom_reading import load_series
 from slicewise.studies.layouts import discover
+from slicewise.studies.reading import read_study
 
 RNG = np.random.default_rng(3)
 VOLUME = RNG.integers(0, 4000, (7, 5, 4)).astype(np.uint16)
@@ -482,6 +483,17 @@ def test_any_damage_ends_in_records_or_one_error(tmp_path_factory: Any, data: st
         content[data.draw(st.integers(132, len(content) - 1))] = data.draw(st.integers(0, 255))
     files[1].write_bytes(bytes(content[: data.draw(st.integers(0, len(content)))]))
     _discover_and_load(folder)
+
+
+@pytest.mark.parametrize("length", [450, 500, 560])
+def test_a_damaged_file_beside_a_series_is_told_in_the_study(tmp_path: Path, length: int) -> None:
+    """The stack may lack a slice at its end, which nothing else would show."""
+    files = write_series(tmp_path, VOLUME, **FLAIR, **FIXED)
+    files[-1].write_bytes(files[-1].read_bytes()[:length])
+    (record,) = discover(tmp_path, "x")
+    study = read_study(record, tmp_path)
+    assert len(study.channels[0]) == VOLUME.shape[2] - 1
+    assert any(files[-1].name in warning and "left out" in warning for warning in study.warnings)
 
 
 def _discover_and_load(folder: Path) -> None:
