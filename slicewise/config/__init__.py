@@ -21,16 +21,19 @@ from slicewise.config.base import (
 from slicewise.config.download import DownloadConfig, PhantomConfig
 from slicewise.config.judge import CalibrateConfig, EvaluateConfig, GateConfig
 from slicewise.config.load import Config, config_folder, load_config, modes, validate
+from slicewise.config.loss import LossConfig
+from slicewise.config.model import Architecture, ModelConfig
 from slicewise.config.preprocess import PreprocessConfig, SliceConfig
 from slicewise.config.serve import ServeConfig
 from slicewise.config.split import SplitConfig
-from slicewise.config.train import ModelConfig, StageConfig, TrainConfig
+from slicewise.config.train import StageConfig, TrainConfig
 
 __all__ = [
     "AUGMENT_PRESETS",
     "MODALITIES",
     "REGIONS",
     "STAGES",
+    "Architecture",
     "AugmentConfig",
     "CalibrateConfig",
     "Config",
@@ -38,6 +41,7 @@ __all__ = [
     "DownloadConfig",
     "EvaluateConfig",
     "GateConfig",
+    "LossConfig",
     "Modality",
     "ModelConfig",
     "PhantomConfig",

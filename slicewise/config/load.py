@@ -13,10 +13,11 @@ from pydantic import BaseModel, Field, ValidationError
 from slicewise.config.base import Section
 from slicewise.config.download import DownloadConfig
 from slicewise.config.judge import CalibrateConfig, EvaluateConfig, GateConfig
+from slicewise.config.model import ModelConfig
 from slicewise.config.preprocess import PreprocessConfig
 from slicewise.config.serve import ServeConfig
 from slicewise.config.split import SplitConfig
-from slicewise.config.train import ModelConfig, TrainConfig
+from slicewise.config.train import TrainConfig
 from slicewise.errors import ConfigError
 
 S = TypeVar("S", bound=Section)

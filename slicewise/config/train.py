@@ -1,4 +1,4 @@
-"""The sections ``model`` and ``train``."""
+"""The section ``train``."""
 
 from __future__ import annotations
 
@@ -7,14 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from slicewise.config.augment import AugmentConfig
-from slicewise.config.base import Count, Positive, Preset, Section, Share, StageName
-
-
-class ModelConfig(Section):
-    """The multi-task U-Net."""
-
-    preset: Preset = "small"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+from slicewise.config.base import Count, Positive, Section, Share, StageName
+from slicewise.config.loss import LossConfig
+from slicewise.config.optimise import CheckpointConfig, OptimiseConfig
 
 
 class StageConfig(Section):
@@ -39,16 +34,14 @@ class StageConfig(Section):
     patience: Count = 10
 
 
-class TrainConfig(Section):
+class TrainConfig(OptimiseConfig, CheckpointConfig):
     """What the three stages share, and the stages."""
 
     batch_size: Count = 16
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    grad_clip: Positive = 1.0
-    warmup_share: Share = 0.1
     lambda_seg: Annotated[float, Field(ge=0)] = 1.0
     lambda_cls: Annotated[float, Field(ge=0)] = 0.5
+    loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()
     seg_warmup: StageConfig
     cls_head: StageConfig

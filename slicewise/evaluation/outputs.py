@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from slicewise.config import REGIONS, ModelConfig
 from slicewise.model.device import choose_device, place_network
-from slicewise.model.network import MultiTaskUNet
+from slicewise.model.network import MultiTaskUNet, build_network
 from slicewise.progress import Update
 from slicewise.slices.batches import SliceData
 from slicewise.slices.split import Side, load_split
@@ -46,7 +46,7 @@ class Outputs:
 
 def load_network(store: SliceStore, weights: Path, model: ModelConfig) -> MultiTaskUNet:
     """The trained network on the best device there is, in evaluation mode."""
-    network = MultiTaskUNet(len(store.index.preprocessing.modalities), model)
+    network = build_network(len(store.index.preprocessing.modalities), model)
     network.load_state_dict(load_weights(weights / WEIGHTS))
     return place_network(network, choose_device()).eval()
 

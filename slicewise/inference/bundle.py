@@ -20,7 +20,7 @@ from slicewise import RESEARCH_USE, __version__
 from slicewise.config import REGIONS, ModelConfig, SliceConfig
 from slicewise.errors import BundleError
 from slicewise.files import atomic_folder, sha256_file, write_json
-from slicewise.model.network import MultiTaskUNet
+from slicewise.model.network import MultiTaskUNet, build_network
 
 WEIGHTS = "model.safetensors"
 CARD = "model_card.md"
@@ -131,7 +131,7 @@ class Bundle:
         Raises:
             BundleError: The weights do not fit the architecture.
         """
-        network = MultiTaskUNet(len(self.meta.preprocessing.modalities), self.meta.architecture)
+        network = build_network(len(self.meta.preprocessing.modalities), self.meta.architecture)
         try:
             network.load_state_dict(load_file(self.folder / WEIGHTS))
         except (RuntimeError, SafetensorError, OSError) as error:

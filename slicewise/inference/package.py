@@ -34,7 +34,8 @@ def make_bundle(
     metrics = read_result(evaluation / METRICS_FILE, "evaluate")
     meta = BundleMeta(
         name=name,
-        architecture=model,
+        # The weights are in the bundle; where the encoder once started from is a path on this machine.
+        architecture=model.model_copy(update={"encoder_weights": None}),
         preprocessing=index.preprocessing,
         trained_regions=tuple(read_result(weights / RECORD, "train")["trained_regions"]),
         calibration=Calibration.model_validate(fitted["calibration"]),

@@ -1,23 +1,32 @@
-"""The multi-task U-Net: one encoder, a decoder for WT/TC/ET, a classification head on the bottleneck.
+"""The multi-task network: one encoder, a decoder for WT/TC/ET, a classification head on the bottleneck.
 
-After Ronneberger et al., "U-Net", MICCAI 2015, with instance normalisation and leaky ReLU as in nnU-Net
-(Isensee et al., Nature Methods 2021): instance statistics keep the answer for one slice independent of what
-else is in its batch, which dynamic batching in serving depends on.
+All architectures are U-shaped and normalise within a slice, never over a batch: the answer for one slice stays
+independent of what else is in its batch, which dynamic batching in serving depends on.
 """
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from slicewise.config import REGIONS, ModelConfig
+from slicewise.config import REGIONS, Architecture, ModelConfig
+from slicewise.model.blocks import DEPTH, Decoder, Head, OutputConfig, PyramidEncoder
+from slicewise.model.efficientnet import EfficientNetPyramid, efficientnet_decoder
+from slicewise.model.mednext import mednext_decoder, mednext_encoder
+from slicewise.model.transfer import load_encoder
+from slicewise.model.unet import BASE_FILTERS, unet_decoder, unet_encoder
 
-BASE_FILTERS = {"small": 16, "medium": 32, "large": 64}
-DEPTH = 5
-HEAD_SHARE = 5
+__all__ = ["BASE_FILTERS", "DEPTH", "Logits", "MultiTaskUNet", "build_network", "count_parameters"]
+
+_EncoderMaker = Callable[[int, str], PyramidEncoder]
+_DecoderMaker = Callable[[PyramidEncoder, str, OutputConfig], Decoder]
+_PARTS: dict[Architecture, tuple[_EncoderMaker, _DecoderMaker]] = {
+    "unet": (unet_encoder, unet_decoder),
+    "efficientnet": (EfficientNetPyramid, efficientnet_decoder),
+    "mednext": (mednext_encoder, mednext_decoder),
+}
 
 
 @dataclass(frozen=True)
@@ -27,90 +36,12 @@ class Logits:
     Attributes:
         tumour: ``[N]`` logit of "this slice shows tumour".
         regions: ``[N, 3, H, W]`` logits of WT, TC, ET, or None when the decoder was not run.
+        coarse: The same at half, quarter and eighth size, while training with deep supervision.
     """
 
     tumour: Tensor
     regions: Tensor | None
-
-
-class ConvBlock(nn.Module):
-    """Two 3×3 convolutions, each followed by instance normalisation and leaky ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for channels in (in_channels, out_channels):
-            layers += [
-                nn.Conv2d(channels, out_channels, kernel_size=3, padding=1, bias=False),
-                nn.InstanceNorm2d(out_channels, affine=True),
-                nn.LeakyReLU(0.01, inplace=True),
-            ]
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, C_in, H, W]`` to ``[N, C_out, H, W]``."""
-        return self.layers(x)  # type: ignore[no-any-return]
-
-
-class Encoder(nn.Module):
-    """Five levels; each halves height and width and doubles the channels."""
-
-    def __init__(self, in_channels: int, base_filters: int) -> None:
-        super().__init__()
-        widths = [base_filters * 2**level for level in range(DEPTH)]
-        self.blocks = nn.ModuleList(
-            ConvBlock(before, after) for before, after in zip([in_channels, *widths], widths, strict=False)
-        )
-        self.pool = nn.MaxPool2d(2)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Features of every level, finest first."""
-        features: list[Tensor] = []
-        for level, block in enumerate(self.blocks):
-            x = block(x if level == 0 else self.pool(x))
-            features.append(x)
-        return features
-
-
-class Decoder(nn.Module):
-    """Up-convolutions with skip connections; dropout in the two coarsest levels gives MC samples variance."""
-
-    def __init__(self, base_filters: int, out_channels: int, dropout: float) -> None:
-        super().__init__()
-        widths = [base_filters * 2**level for level in reversed(range(DEPTH))]
-        pairs = list(itertools.pairwise(widths))
-        self.ups = nn.ModuleList(nn.ConvTranspose2d(a, b, kernel_size=2, stride=2) for a, b in pairs)
-        self.blocks = nn.ModuleList(ConvBlock(a, b) for a, b in pairs)
-        self.dropouts = nn.ModuleList(nn.Dropout2d(dropout if level < 2 else 0.0) for level in range(len(pairs)))
-        self.out = nn.Conv2d(base_filters, out_channels, kernel_size=1)
-
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """Encoder features, finest first, to logits ``[N, out_channels, H, W]``."""
-        x = features[-1]
-        for skip, up, block, dropout in zip(
-            reversed(features[:-1]), self.ups, self.blocks, self.dropouts, strict=True
-        ):
-            x = dropout(block(torch.cat([skip, up(x)], dim=1)))
-        return self.out(x)  # type: ignore[no-any-return]
-
-
-class Head(nn.Module):
-    """Average and maximum of the bottleneck, then two linear layers to one logit.
-
-    The maximum lets a small lesion speak; the average alone would drown it.
-    """
-
-    def __init__(self, channels: int, dropout: float) -> None:
-        super().__init__()
-        hidden = max(16, channels * HEAD_SHARE // 16)
-        self.layers = nn.Sequential(
-            nn.Linear(2 * channels, hidden), nn.LeakyReLU(0.01), nn.Dropout(dropout), nn.Linear(hidden, 1)
-        )
-
-    def forward(self, bottleneck: Tensor) -> Tensor:
-        """``[N, C, h, w]`` to logits ``[N]``."""
-        pooled = torch.cat([bottleneck.mean(dim=(2, 3)), bottleneck.amax(dim=(2, 3))], dim=1)
-        return self.layers(pooled).squeeze(1)  # type: ignore[no-any-return]
+    coarse: tuple[Tensor, ...] | None = None
 
 
 class MultiTaskUNet(nn.Module):
@@ -118,31 +49,60 @@ class MultiTaskUNet(nn.Module):
 
     Args:
         in_channels: One per modality.
-        config: Preset and dropout.
+        config: Architecture, preset, dropout, deep supervision.
     """
 
     def __init__(self, in_channels: int, config: ModelConfig) -> None:
         super().__init__()
-        base = BASE_FILTERS[config.preset]
-        self.encoder = Encoder(in_channels, base)
+        make_encoder, make_decoder = _PARTS[config.architecture]
+        self.encoder = make_encoder(in_channels, config.preset)
         # On the bottleneck, so that MC samples of both outputs vary while the encoder runs once.
         self.dropout = nn.Dropout2d(config.dropout)
-        self.decoder = Decoder(base, len(REGIONS), config.dropout)
-        self.head = Head(base * 2 ** (DEPTH - 1), config.dropout)
+        output = OutputConfig(len(REGIONS), config.dropout, config.deep_supervision)
+        self.decoder = make_decoder(self.encoder, config.preset, output)
+        self.head = Head(self.encoder.widths[-1], config.dropout)
+        self.deep_supervision = config.deep_supervision
 
     def forward(self, x: Tensor, *, segment: bool = True) -> Logits:
         """One pass.
 
         Args:
-            x: ``[N, C, H, W]`` z-scores; H and W multiples of 16.
+            x: ``[N, C, H, W]`` z-scores; H and W multiples of 16, at least 32.
             segment: Whether to run the decoder.
+
+        Raises:
+            InputError: An image of another shape.
         """
         return self.from_features(self.encoder(x), segment=segment)
 
     def from_features(self, features: list[Tensor], *, segment: bool = True) -> Logits:
         """Head and decoder on features that ``encoder`` has made."""
         dropped = [*features[:-1], self.dropout(features[-1])]
-        return Logits(self.head(dropped[-1]), self.decoder(dropped) if segment else None)
+        tumour = self.head(dropped[-1])
+        if not segment:
+            return Logits(tumour, None)
+        if self.deep_supervision and self.training:
+            regions, *coarse = self.decoder.scales(dropped)
+            return Logits(tumour, regions, tuple(coarse))
+        return Logits(tumour, self.decoder(dropped))
+
+
+def build_network(in_channels: int, config: ModelConfig, *, transfer: bool = False) -> MultiTaskUNet:
+    """The network of a configuration.
+
+    Args:
+        in_channels: One per modality.
+        config: The section ``model``.
+        transfer: Whether its encoder starts from ``config.encoder_weights``, where that is given. Only the first
+            stage of training wants it: whoever loads trained weights has no use for the file.
+
+    Raises:
+        ConfigError: The encoder's weights are missing, damaged, or of another network.
+    """
+    network = MultiTaskUNet(in_channels, config)
+    if transfer and config.encoder_weights is not None:
+        load_encoder(network.encoder, config.encoder_weights)
+    return network
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -36,11 +36,14 @@ class Precision:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
-    def step(self, loss: Tensor, optimiser: torch.optim.Optimizer, network: nn.Module, grad_clip: float) -> None:
-        """Backward, clip by the global norm, and one optimiser step."""
-        optimiser.zero_grad(set_to_none=True)
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of ``loss`` to those that are there."""
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, optimiser: torch.optim.Optimizer, network: nn.Module, grad_clip: float) -> None:
+        """Clip the gradients by their global norm, take one optimiser step, and forget them."""
         self.scaler.unscale_(optimiser)
         nn.utils.clip_grad_norm_(network.parameters(), grad_clip)
         self.scaler.step(optimiser)
         self.scaler.update()
+        optimiser.zero_grad(set_to_none=True)

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from slicewise.config import REGIONS
 from slicewise.model.device import place_image
-from slicewise.model.losses import classification_loss, segmentation_loss
+from slicewise.model.losses import DEFAULT_LOSSES, Losses
 from slicewise.model.network import MultiTaskUNet
 from slicewise.slices.batches import Batch, SliceData
 
@@ -49,6 +49,7 @@ def validate_stage(
     batch_size: int,
     tasks: tuple[str, ...],
     weights: tuple[float, float] = (1.0, 1.0),
+    loss_of: Losses = DEFAULT_LOSSES,
 ) -> dict[str, float | None]:
     """Loss, mean Dice over patients and regions, and ROC-AUC over slices; None where undefined.
 
@@ -58,6 +59,7 @@ def validate_stage(
         batch_size: Slices in a batch.
         tasks: Which losses and figures take part.
         weights: Of the segmentation and the classification loss, as in training.
+        loss_of: The two losses, as in training.
     """
     counts = np.zeros((len(data.keys), len(REGIONS), 3))
     losses, sizes, scores, truth = [], [], [], []
@@ -65,10 +67,10 @@ def validate_stage(
         batch = out.batch
         loss = torch.zeros(())
         if out.regions is not None:
-            loss = loss + weights[0] * segmentation_loss(out.regions, batch.regions, batch.known)
+            loss = loss + weights[0] * loss_of.segmentation(out.regions, batch.regions, batch.known)
             np.add.at(counts, batch.study, overlap(out.regions > 0, batch.regions > 0))
         if "classify" in tasks:
-            loss = loss + weights[1] * classification_loss(out.tumour, batch.tumour, batch.tumour_known)
+            loss = loss + weights[1] * loss_of.classification(out.tumour, batch.tumour, batch.tumour_known)
             known = batch.tumour_known > 0
             scores.append(out.tumour[known].numpy())
             truth.append(batch.tumour[known].numpy())

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from small_run import SmallData, train_config
 
 from slicewise.errors import TrainingError
-from slicewise.training.checkpoint import LAST, Progress, load_checkpoint, save_checkpoint
+from slicewise.training.checkpoint import LAST, Learner, Progress, load_checkpoint, save_checkpoint
 from slicewise.training.stage import train_stage
 
 CHILD = """
@@ -71,23 +71,24 @@ def test_a_killed_stage_goes_on_to_the_same_weights(small: SmallData, tmp_path: 
     assert [row["train_loss"] for row in histories[0]] == [row["train_loss"] for row in histories[1]]
 
 
+def learner(network: torch.nn.Module) -> Learner:
+    return Learner(network, torch.optim.AdamW(network.parameters()), torch.amp.GradScaler("cpu", enabled=False))
+
+
 def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
-    network = torch.nn.Linear(3, 2)
-    optimiser = torch.optim.AdamW(network.parameters())
-    network(torch.ones(1, 3)).sum().backward()
-    optimiser.step()
-    save_checkpoint(tmp_path, LAST, network, optimiser, Progress("mine", epoch=2))
-    other = torch.nn.Linear(3, 2)
-    found = load_checkpoint(tmp_path, LAST, other, torch.optim.AdamW(other.parameters()), "mine")
-    assert found is not None
-    assert found.epoch == 2
-    assert torch.equal(other.weight, network.weight)
+    mine, other = learner(torch.nn.Linear(3, 2)), learner(torch.nn.Linear(3, 2))
+    mine.network(torch.ones(1, 3)).sum().backward()
+    mine.optimiser.step()
+    save_checkpoint(tmp_path, LAST, mine, Progress("mine", epoch=2))
+    found = load_checkpoint(tmp_path, LAST, other, "mine")
+    assert found == Progress("mine", epoch=2)
+    assert torch.equal(other.network.weight, mine.network.weight)
     with pytest.raises(TrainingError, match="another configuration"):
-        load_checkpoint(tmp_path, LAST, other, optimiser, "yours")
+        load_checkpoint(tmp_path, LAST, other, "yours")
     path = tmp_path / LAST
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(TrainingError, match="damaged"):
-        load_checkpoint(tmp_path, LAST, other, optimiser, "mine")
+        load_checkpoint(tmp_path, LAST, other, "mine")
 
 
 def test_small_sets_get_more_epochs() -> None:
