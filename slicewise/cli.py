@@ -1,7 +1,7 @@
 """The command line: ``slicewise VERB …``.
 
-Exit code 0 done, 1 the job failed, 2 wrong usage. The library's verbs are in ``cli_stages``, ``cli_store`` and
-``cli_tools``; the layers above add theirs through the entry-point group ``slicewise.commands``.
+Exit code 0 done, 1 the job failed, 2 wrong usage. The library's verbs are in ``cli_stages``, ``cli_store``,
+``cli_tools`` and ``cli_tune``; the layers above add theirs through the entry-point group ``slicewise.commands``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib import metadata
 
 import typer
 
-from slicewise import RESEARCH_USE, cli_stages, cli_store, cli_tools
+from slicewise import RESEARCH_USE, cli_stages, cli_store, cli_tools, cli_tune
 from slicewise.errors import SliceWiseError
 from slicewise.logs import configure_logging
 
@@ -34,6 +34,7 @@ def build_app() -> typer.Typer:
     cli_stages.register(app)
     cli_store.register(app)
     cli_tools.register(app)
+    cli_tune.register(app)
     return app
 
 

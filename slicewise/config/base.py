@@ -12,7 +12,7 @@ REGIONS = ("WT", "TC", "ET")
 STAGES = ("seg_warmup", "cls_head", "joint")
 
 StageName = Literal["seg_warmup", "cls_head", "joint"]
-Preset = Literal["small", "medium", "large"]
+Preset = Literal["tiny", "small", "medium", "large"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]

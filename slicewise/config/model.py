@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from slicewise.config.base import Preset, Section
 
-Architecture = Literal["unet", "efficientnet", "mednext"]
+Architecture = Literal["unet", "efficientnet", "efficientnet_lite", "mednext"]
 
 
 class ModelConfig(Section):
@@ -28,3 +28,14 @@ class ModelConfig(Section):
     architecture: Architecture = "unet"
     deep_supervision: bool = False
     encoder_weights: Path | None = None
+
+    @field_validator("architecture")
+    @classmethod
+    def _has_preset(cls, architecture: Architecture, info: ValidationInfo) -> Architecture:
+        # Fields are validated in their order: the preset, above, is known here unless it was wrong itself.
+        preset = info.data.get("preset", "small")
+        if architecture == "efficientnet_lite" and preset != "small":
+            raise ValueError(f"efficientnet_lite has no preset {preset!r}: set model.preset to small")
+        if architecture == "efficientnet" and preset == "tiny":
+            raise ValueError("efficientnet has no preset 'tiny': set model.preset to small, medium or large")
+        return architecture

@@ -11,6 +11,8 @@ from slicewise.config.base import Count, Positive, Section, Share, StageName
 from slicewise.config.loss import LossConfig
 from slicewise.config.optimise import CheckpointConfig, OptimiseConfig
 
+Task = Literal["segment", "classify"]
+
 
 class StageConfig(Section):
     """One training stage.
@@ -29,24 +31,54 @@ class StageConfig(Section):
     min_steps: Annotated[int, Field(ge=0)] = 0
     lr: Positive = 1e-3
     encoder_lr_factor: Share = 1.0
-    tasks: tuple[Literal["segment", "classify"], ...]
+    tasks: tuple[Task, ...]
     monitor: Literal["dice", "auc", "combined"]
     patience: Count = 10
 
 
+class SamplingConfig(Section):
+    """Which slices an epoch is made of.
+
+    Attributes:
+        balance_classes: Slices with and without tumour come equally often, within each source that has both.
+        source_ratio: Source → its part of an epoch, by ratio; empty leaves every source its share of the slices.
+            Names all sources of the training side, or none.
+        epoch_slices: Slices of an epoch; 0 is as many as there are.
+    """
+
+    balance_classes: bool = False
+    source_ratio: dict[str, Positive] = Field(default_factory=dict)
+    epoch_slices: Annotated[int, Field(ge=0)] = 0
+
+
 class TrainConfig(OptimiseConfig, CheckpointConfig):
-    """What the three stages share, and the stages."""
+    """What the three stages share, and the stages.
+
+    Attributes:
+        batch_size: Slices in a batch, of each process where there are several.
+        precision: ``auto`` takes bf16 or fp16 on CUDA, and fp32 on CPUs.
+        memory_format: ``auto`` takes channels_last on CUDA only.
+        compile: The backend of ``torch.compile``; None runs eagerly.
+        tasks: What the network learns; a stage's tasks that are not among them are off.
+        lambda_seg: Weight of the segmentation loss.
+        lambda_cls: Weight of the classification loss.
+    """
 
     batch_size: Count = 16
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    compile: Literal["inductor", "aot_eager", "eager"] | None = None
+    tasks: Annotated[tuple[Task, ...], Field(min_length=1)] = ("segment", "classify")
     lambda_seg: Annotated[float, Field(ge=0)] = 1.0
     lambda_cls: Annotated[float, Field(ge=0)] = 0.5
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()
+    sampling: SamplingConfig = SamplingConfig()
     seg_warmup: StageConfig
     cls_head: StageConfig
     joint: StageConfig
 
     def stage(self, name: StageName) -> StageConfig:
-        """The configuration of one stage."""
-        return {"seg_warmup": self.seg_warmup, "cls_head": self.cls_head, "joint": self.joint}[name]
+        """The configuration of one stage, with the tasks that are on."""
+        found: StageConfig = {"seg_warmup": self.seg_warmup, "cls_head": self.cls_head, "joint": self.joint}[name]
+        return found.model_copy(update={"tasks": tuple(task for task in found.tasks if task in self.tasks)})

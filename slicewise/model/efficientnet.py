@@ -5,6 +5,11 @@ After Tan and Le, "EfficientNet: Rethinking model scaling for convolutional neur
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
 from torch import Tensor, nn
 
 from slicewise.model.blocks import DEPTH, ConvBlock, Decoder, OutputConfig, PyramidEncoder, concatenating_decoder
@@ -31,25 +36,49 @@ LEVELS = (0, 1, 2, 6)
 NORM = ("group", {"num_groups": 8})
 
 
-class EfficientNetPyramid(PyramidEncoder):
-    """A convolution block at full size, then the stacks of an EfficientNet on the image."""
+@dataclass(frozen=True)
+class Family:
+    """What one family of EfficientNets does differently from another.
 
-    def __init__(self, in_channels: int, preset: str) -> None:
+    Attributes:
+        stacks: In MONAI's words.
+        norm: MONAI's name of a normalisation and its arguments.
+        activation: Makes one.
+    """
+
+    stacks: tuple[str, ...]
+    norm: tuple[str, dict[str, Any]]
+    activation: Callable[[], nn.Module]
+
+
+CLASSIC = Family(STACKS, NORM, partial(nn.SiLU, inplace=True))
+
+
+class EfficientNetPyramid(PyramidEncoder):
+    """A convolution block at full size, then the stacks of an EfficientNet on the image.
+
+    Args:
+        in_channels: One per modality.
+        preset: Which of ``SCALES``.
+        family: The paper's own, or one derived from it.
+    """
+
+    def __init__(self, in_channels: int, preset: str, family: Family = CLASSIC) -> None:
         # MONAI takes seconds to import: only who asks for this network pays for it.
         from monai.networks.nets.efficientnet import EfficientNet
 
         width, depth, base = SCALES[preset]
         body = EfficientNet(
-            list(STACKS),
+            list(family.stacks),
             in_channels=in_channels,
             width_coefficient=width,
             depth_coefficient=depth,
-            norm=NORM,
+            norm=family.norm,
             drop_connect_rate=0.0,
         )
         for module in body.modules():
             if hasattr(module, "_swish"):
-                module._swish = nn.SiLU(inplace=True)
+                module._swish = family.activation()
         outputs = [body._blocks_args[index].output_filters for index in LEVELS]
         super().__init__(in_channels, [base, *outputs])
         self.full = ConvBlock(in_channels, base)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -42,6 +42,23 @@ class Losses:
     def segmentation(self, logits: Tensor, regions: Tensor, known: Tensor) -> Tensor:
         """``segmentation_loss`` as configured."""
         return segmentation_loss(logits, regions, known, self.config)
+
+    def scales(self, logits: Sequence[Tensor], regions: Tensor, known: Tensor) -> Tensor:
+        """``segmentation`` of the full size and, with deep supervision, of the coarser ones.
+
+        Each further scale weighs half of the one before, and all together 1, as in nnU-Net (Isensee et al.,
+        Nature Methods 2021). A coarse pixel belongs to a region when at least half of it does.
+
+        Args:
+            logits: ``[N, R, H, W]``, ``[N, R, H/2, W/2]`` and so on.
+            regions: ``[N, R, H, W]``, 0 or 1.
+            known: ``[N, R]``.
+        """
+        total = logits[0].new_zeros(())
+        for level, scale in enumerate(logits):
+            target = regions if level == 0 else (functional.avg_pool2d(regions, 2**level) >= 0.5).float()
+            total = total + 0.5**level * self.segmentation(scale.float(), target, known)
+        return total / sum(0.5**level for level in range(len(logits)))
 
     def classification(self, logits: Tensor, tumour: Tensor, known: Tensor) -> Tensor:
         """``classification_loss`` as configured."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from slicewise.model.blocks import DEPTH, Decoder, OutputConfig, PyramidEncoder
 
-BASE_FILTERS = {"small": 16, "medium": 32, "large": 64}
+BASE_FILTERS = {"tiny": 8, "small": 16, "medium": 32, "large": 64}
 KERNEL = 5
 EXPANSION = 2
 REPEATS = 2

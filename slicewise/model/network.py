@@ -1,7 +1,7 @@
 """The multi-task network: one encoder, a decoder for WT/TC/ET, a classification head on the bottleneck.
 
-All architectures are U-shaped and normalise within a slice, never over a batch: the answer for one slice stays
-independent of what else is in its batch, which dynamic batching in serving depends on.
+All architectures are U-shaped and normalise within a slice or by constants, never over a batch: the answer for one
+slice stays independent of what else is in its batch, which dynamic batching in serving depends on.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from slicewise.config import REGIONS, Architecture, ModelConfig
 from slicewise.model.blocks import DEPTH, Decoder, Head, OutputConfig, PyramidEncoder
 from slicewise.model.efficientnet import EfficientNetPyramid, efficientnet_decoder
+from slicewise.model.efficientnet_lite import EfficientNetLitePyramid
 from slicewise.model.mednext import mednext_decoder, mednext_encoder
 from slicewise.model.transfer import load_encoder
 from slicewise.model.unet import BASE_FILTERS, unet_decoder, unet_encoder
@@ -25,6 +26,7 @@ _DecoderMaker = Callable[[PyramidEncoder, str, OutputConfig], Decoder]
 _PARTS: dict[Architecture, tuple[_EncoderMaker, _DecoderMaker]] = {
     "unet": (unet_encoder, unet_decoder),
     "efficientnet": (EfficientNetPyramid, efficientnet_decoder),
+    "efficientnet_lite": (EfficientNetLitePyramid, efficientnet_decoder),
     "mednext": (mednext_encoder, mednext_decoder),
 }
 

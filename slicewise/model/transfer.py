@@ -6,8 +6,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from slicewise.errors import ConfigError
@@ -15,6 +14,8 @@ from slicewise.model.blocks import PyramidEncoder
 
 logger = logging.getLogger(__name__)
 PREFIX = "encoder."
+# The key of a file's metadata that names what it leaves out on purpose.
+PARTIAL = "partial"
 NAMED = 5
 
 
@@ -24,16 +25,19 @@ def load_encoder(encoder: PyramidEncoder, path: Path) -> None:
     Args:
         encoder: Changed in place; only if every tensor fits.
         path: A SliceWise weights file, of which the ``encoder.*`` tensors are taken, or a file of the encoder's
-            tensors alone.
+            tensors alone. Its metadata may hold ``partial``, a comma list of beginnings of names: tensors so named
+            that the file lacks keep their random start. Weights of another task seldom know every part.
 
     Raises:
         ConfigError: The file is missing or damaged, or its tensors are not this encoder's; names them.
     """
-    given = _read(path)
+    given, left_out = _read(path)
     own = encoder.state_dict()
     _check_channels(encoder, own, given, path)
+    missing = own.keys() - given.keys()
+    kept = {name for name in missing if name.startswith(left_out)}
     problems = [
-        _listed("missing", own.keys() - given.keys()),
+        _listed("missing", missing - kept),
         _listed("unknown", given.keys() - own.keys()),
         _listed("of another shape", _misfits(own, given)),
     ]
@@ -42,19 +46,25 @@ def load_encoder(encoder: PyramidEncoder, path: Path) -> None:
             f"model.encoder_weights: {path} is of another encoder; {'; '.join(filter(None, problems))}",
             "give weights of the same model.architecture and model.preset",
         )
-    encoder.load_state_dict(given)
-    logger.info("the encoder starts from %d tensors of %s", len(given), path)
+    # All of them: strict loading stays on for the names, and what the file leaves out is what it was.
+    encoder.load_state_dict({**own, **given})
+    logger.info("the encoder starts from %d tensors of %s, %d keep their random start", len(given), path, len(kept))
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The encoder's tensors, and how the names begin that may be missing."""
     try:
-        tensors: dict[str, Tensor] = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata: dict[str, str] = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise ConfigError(
             f"model.encoder_weights: {path} is missing or damaged", "give a safetensors file, or leave the key out"
         ) from error
     parts = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
-    return parts or tensors
+    words = (word.strip().removeprefix(PREFIX) for word in metadata.get(PARTIAL, "").split(","))
+    # An empty word would begin every name.
+    return parts or tensors, tuple(word for word in words if word)
 
 
 def _misfits(own: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from slicewise.model.blocks import DEPTH, ConvBlock, Decoder, OutputConfig, PyramidEncoder, concatenating_decoder
 
-BASE_FILTERS = {"small": 16, "medium": 32, "large": 64}
+BASE_FILTERS = {"tiny": 8, "small": 16, "medium": 32, "large": 64}
 
 
 class Encoder(PyramidEncoder):

@@ -86,6 +86,11 @@ class SliceData:
         """The class of every slice; None where unknown."""
         return [None if np.isnan(value) else bool(value) for value in self._tumour]
 
+    def sources(self) -> list[str]:
+        """The source of every slice."""
+        names = [self.store.studies[key].source for key in self.keys]
+        return [names[at] for at in self._study.tolist()]
+
     def fetch(self, indices: Sequence[int]) -> Batch:
         """Read the slices ``indices`` into one batch."""
         chosen = np.asarray(indices, dtype=np.intp)

@@ -44,7 +44,9 @@ class StageJob:
         words = "/".join(map(str, (self.seed, self.stage, *place)))
         return int.from_bytes(hashlib.sha256(words.encode()).digest()[:6], "little")
 
-    def fingerprint(self, store: SliceStore, data: SliceData, val: SliceData, before: dict[str, Any] | None) -> str:
+    def fingerprint(
+        self, store: SliceStore, data: SliceData, val: SliceData, before: dict[str, Any] | None, world: int = 1
+    ) -> str:
         """Digest of all that decides the stage's outcome; how often it is saved does not."""
         parts = (
             self.stage,
@@ -58,6 +60,7 @@ class StageJob:
             ],
             [list(data.keys), list(val.keys)],
             None if before is None else before["fingerprint"],
+            world,
         )
         return sha256_json(parts)
 
@@ -76,6 +79,8 @@ def nothing_to_learn(data: SliceData, val: SliceData, tasks: tuple[str, ...]) ->
             "nothing to learn: no study has a mask, and the slices are all of one class",
             "add a source with masks, or images of both classes",
         )
+    if not tasks:
+        return "train.tasks switches its tasks off"
     if tasks == ("segment",) and not data.has_masks:
         return "no training study has a mask"
     if tasks == ("classify",) and len(classes) < 2:

@@ -18,6 +18,7 @@ from slicewise.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from slicewise.training.ranks import Ranks
 
 
 class Keeper:
@@ -28,10 +29,14 @@ class Keeper:
         train: The section ``train``.
         learner: What is saved.
         state: The progress of a stage that has not begun.
+        ranks: The processes; the leading one saves, all of them go on from what it saved.
     """
 
-    def __init__(self, folder: Path, train: TrainConfig, learner: Learner, state: Progress) -> None:
+    def __init__(
+        self, folder: Path, train: TrainConfig, learner: Learner, state: Progress, ranks: Ranks | None = None
+    ) -> None:
         self.state = state
+        self._ranks = ranks or Ranks()
         self._folder = folder
         self._train = train
         self._save = functools.partial(save_checkpoint, folder, learner=learner)
@@ -45,7 +50,9 @@ class Keeper:
         Raises:
             TrainingError: It is damaged or belongs to another configuration or data set.
         """
-        clear_leftovers(self._folder)
+        if self._ranks.leads:
+            clear_leftovers(self._folder)
+        self._ranks.wait()
         self.state = self._load(self.state.fingerprint) or self.state
         self._saved_at = time.perf_counter()
         return self.state
@@ -53,7 +60,7 @@ class Keeper:
     def end_step(self) -> None:
         """Save ``last`` after every ``checkpoint_steps``, unless that would take too large a share of the time."""
         every, share = self._train.checkpoint_steps, self._train.checkpoint_share
-        if not every or self.state.step % every:
+        if not self._ranks.leads or not every or self.state.step % every:
             return
         if time.perf_counter() - self._saved_at >= self._cost * (1 / share - 1):
             self._save_last()
@@ -64,8 +71,12 @@ class Keeper:
         state.history.append(figures)
         state.epoch += 1
         state.step, state.loss_sum, state.seconds = 0, 0.0, 0.0
-        if score > state.best_score:
+        better = score > state.best_score
+        if better:
             state.best_score, state.best_epoch = score, state.epoch
+        if not self._ranks.leads:
+            return
+        if better:
             self._save(BEST, state=state)
         keep_epochs(self._folder, state.epoch, self._train.keep_last_n, functools.partial(self._save, state=state))
         self._save_last()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +10,14 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from slicewise.config import REGIONS
+from slicewise.config import REGIONS, TrainConfig
 from slicewise.model.device import place_image
 from slicewise.model.losses import DEFAULT_LOSSES, Losses
 from slicewise.model.network import MultiTaskUNet
 from slicewise.slices.batches import Batch, SliceData
+from slicewise.training.ranks import Ranks
+
+ALONE = Ranks()
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,18 @@ class Inferred:
     regions: torch.Tensor | None
 
 
-def infer(network: MultiTaskUNet, data: SliceData, batch_size: int, *, segment: bool = True) -> Iterator[Inferred]:
-    """Run the network in evaluation mode over all slices of ``data``, in order."""
+def infer(
+    network: MultiTaskUNet,
+    data: SliceData,
+    batch_size: int,
+    *,
+    segment: bool = True,
+    rows: Sequence[int] | None = None,
+) -> Iterator[Inferred]:
+    """Run the network in evaluation mode over the slices ``rows`` of ``data``, by default over all, in order."""
     device = next(network.parameters()).device
     network.eval()
-    for batch in data.batches(range(len(data)), batch_size):
+    for batch in data.batches(range(len(data)) if rows is None else rows, batch_size):
         with torch.inference_mode():
             logits = network(place_image(batch.image, device), segment=segment)
         regions = None if logits.regions is None else logits.regions.float().cpu()
@@ -46,39 +56,42 @@ def infer(network: MultiTaskUNet, data: SliceData, batch_size: int, *, segment: 
 def validate_stage(
     network: MultiTaskUNet,
     data: SliceData,
-    batch_size: int,
+    train: TrainConfig,
     tasks: tuple[str, ...],
-    weights: tuple[float, float] = (1.0, 1.0),
     loss_of: Losses = DEFAULT_LOSSES,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float | None]:
     """Loss, mean Dice over patients and regions, and ROC-AUC over slices; None where undefined.
 
     Args:
         network: The network.
         data: The validation slices.
-        batch_size: Slices in a batch.
+        train: The section ``train``: the batches' size and the losses' weights.
         tasks: Which losses and figures take part.
-        weights: Of the segmentation and the classification loss, as in training.
         loss_of: The two losses, as in training.
+        ranks: The processes; each judges a part of the slices, and all get the same figures.
     """
     counts = np.zeros((len(data.keys), len(REGIONS), 3))
-    losses, sizes, scores, truth = [], [], [], []
-    for out in infer(network, data, batch_size, segment="segment" in tasks):
+    losses, scores = np.zeros(2), np.zeros((2, len(data)))
+    n = len(data)
+    rows = range(n * ranks.rank // ranks.world, n * (ranks.rank + 1) // ranks.world)
+    at = rows.start
+    for out in infer(network, data, train.batch_size, segment="segment" in tasks, rows=rows):
         batch = out.batch
         loss = torch.zeros(())
         if out.regions is not None:
-            loss = loss + weights[0] * loss_of.segmentation(out.regions, batch.regions, batch.known)
+            loss = loss + train.lambda_seg * loss_of.segmentation(out.regions, batch.regions, batch.known)
             np.add.at(counts, batch.study, overlap(out.regions > 0, batch.regions > 0))
         if "classify" in tasks:
-            loss = loss + weights[1] * loss_of.classification(out.tumour, batch.tumour, batch.tumour_known)
-            known = batch.tumour_known > 0
-            scores.append(out.tumour[known].numpy())
-            truth.append(batch.tumour[known].numpy())
-        losses.append(float(loss))
-        sizes.append(len(batch.image))
-    figures: dict[str, float | None] = {"val_loss": float(np.average(losses, weights=sizes))}
-    figures["val_dice"] = mean_dice(counts)
-    figures["val_auc"] = _auc(scores, truth)
+            loss = loss + train.lambda_cls * loss_of.classification(out.tumour, batch.tumour, batch.tumour_known)
+        losses += np.array([float(loss), 1.0]) * len(batch.image)
+        here = slice(at, at + len(batch.image))
+        scores[:, here] = out.tumour.numpy(), batch.tumour.numpy()
+        at = here.stop
+    total, slices = ranks.total(losses)
+    figures: dict[str, float | None] = {"val_loss": float(total / slices)}
+    figures["val_dice"] = mean_dice(ranks.total(counts))
+    figures["val_auc"] = _auc(ranks.total(scores), data) if "classify" in tasks else None
     return figures
 
 
@@ -101,10 +114,9 @@ def mean_dice(counts: NDArray[np.float64]) -> float | None:
     return float(np.mean(2 * both / (predicted + truth)))
 
 
-def _auc(scores: list[NDArray[np.float32]], truth: list[NDArray[np.float32]]) -> float | None:
-    if not truth:
-        return None
-    labels = np.concatenate(truth)
+def _auc(scores: NDArray[np.float64], data: SliceData) -> float | None:
+    known = np.array([value is not None for value in data.tumour()], dtype=bool)
+    logits, labels = scores[:, known]
     if len(np.unique(labels)) < 2:
         return None
-    return float(roc_auc_score(labels, np.concatenate(scores)))
+    return float(roc_auc_score(labels, logits))

@@ -428,8 +428,7 @@ def test_a_stage_trains_and_validates_with_the_configured_losses(small: SmallDat
     assert losses.pos_weight != 1
 
     def val_loss(loss_of: Losses) -> float:
-        weights = (job.train.lambda_seg, job.train.lambda_cls)
-        found = validate_stage(network, val, job.train.batch_size, ("segment", "classify"), weights, loss_of)
+        found = validate_stage(network, val, job.train, ("segment", "classify"), loss_of)
         return float(found["val_loss"] or 0)
 
     assert history[0]["val_loss"] == pytest.approx(val_loss(losses), rel=1e-5)

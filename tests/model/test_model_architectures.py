@@ -72,6 +72,7 @@ SIZES = [
     ("efficientnet", "small", 4_329_416),
     ("efficientnet", "medium", 8_652_690),
     ("efficientnet", "large", 19_267_796),
+    ("efficientnet_lite", "small", 0),
     ("mednext", "small", 1_458_900),
     ("mednext", "medium", 5_702_052),
     ("mednext", "large", 22_541_124),
@@ -90,6 +91,14 @@ def test_the_efficientnet_is_the_papers_b0() -> None:
     with torch.device("meta"):
         encoder = network_of("efficientnet", channels=3).encoder
     assert count_parameters(encoder) - count_parameters(encoder.full) == 4_007_548 - 320 * 1280 - 2 * 1280
+
+
+def test_the_efficientnet_lite_is_the_published_lite0() -> None:
+    """4 652 008 weights with three input channels; left out is the classifier (1280 filters, 1000 classes)."""
+    with torch.device("meta"):
+        encoder = network_of("efficientnet_lite", channels=3).encoder
+    classifier = 320 * 1280 + 2 * 1280 + 1281 * 1000
+    assert count_parameters(encoder) - count_parameters(encoder.full) == 4_652_008 - classifier
 
 
 def test_mednext_counted_by_hand() -> None:
@@ -131,17 +140,18 @@ def test_what_does_not_fit_is_refused_by_name(architecture: str, shape: tuple[in
 
 @every
 def test_a_slice_alone_answers_as_in_a_batch(architecture: str) -> None:
-    """Also in training mode: there is no statistic of the batch, running or not."""
+    """Also in training mode: there is no statistic of the batch, and no running one that a batch changes."""
     network = network_of(architecture, dropout=0.0)
     batch = image(3, 4, 48, 32)
     batch[0] *= 100.0
+    buffers = [buffer.clone() for buffer in network.buffers()]
     for mode in (True, False):
         network.train(mode)
         with torch.no_grad():
             together, alone = network(batch), network(batch[1:2])
         torch.testing.assert_close(together.regions[1:2], alone.regions, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(together.tumour[1:2], alone.tumour, atol=1e-4, rtol=1e-4)
-    assert not list(network.buffers())
+    assert all(torch.equal(a, b) for a, b in zip(buffers, network.buffers(), strict=True))
 
 
 @every

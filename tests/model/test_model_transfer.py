@@ -97,3 +97,34 @@ def test_another_preset_or_architecture_is_refused_and_the_list_kept_short(tmp_p
     save_file(network_of(0).state_dict(), path)
     assert "and 25 more" in refused(path, preset="medium")
     assert "missing: " in refused(path, architecture="mednext")
+
+
+@pytest.mark.parametrize("partial", ["blocks.1.", "blocks.0., blocks.1", "encoder.blocks.1.layers"])
+def test_what_a_file_leaves_out_on_purpose_keeps_its_random_start(tmp_path: Path, partial: str) -> None:
+    path = tmp_path / "e.safetensors"
+    source, fresh = network_of(1).encoder.state_dict(), network_of(2).encoder.state_dict()
+    given = {name: tensor for name, tensor in source.items() if not name.startswith("blocks.1.")}
+    save_file(given, path, metadata={"partial": partial})
+    for name, tensor in network_of(2, encoder_weights=path).encoder.state_dict().items():
+        assert torch.equal(tensor, given.get(name, fresh[name])), name
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, {}, {"partial": ""}, {"partial": " ,encoder.,"}, {"partial": "blocks.2."}]
+)
+def test_what_else_is_missing_stays_an_error(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    path = tmp_path / "e.safetensors"
+    tensors = network_of(0).encoder.state_dict()
+    del tensors["blocks.1.layers.0.weight"], tensors["blocks.2.layers.0.weight"]
+    save_file(tensors, path, metadata=metadata)
+    assert "missing: blocks.1.layers.0.weight" in refused(path)
+
+
+def test_a_partial_file_may_hold_nothing_unknown_and_no_other_shape(tmp_path: Path) -> None:
+    path = tmp_path / "e.safetensors"
+    tensors = network_of(0).encoder.state_dict()
+    tensors |= {name: torch.zeros(1) for name in ("blocks.9.layers.0.weight", "blocks.1.layers.1.bias")}
+    save_file(tensors, path, metadata={"partial": "blocks."})
+    words = refused(path)
+    assert "unknown: blocks.9.layers.0.weight" in words
+    assert "of another shape: blocks.1.layers.1.bias" in words

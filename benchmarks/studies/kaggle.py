@@ -1,0 +1,117 @@
+"""Tumour or no tumour on single images: repeated grouped cross-validation, from scratch against two transfers.
+
+    python benchmarks/studies/kaggle.py --images FOLDER --work FOLDER --warmup FOLDER [--imagenet FILE]
+
+``--warmup`` is the folder of a trained ``seg_warmup`` (of ``run_arms.py``), ``--imagenet`` a file that
+``imagenet_encoder.py`` has made. Duplicates and near-duplicates of an image stay on one side. What is there already
+is kept; the table is written into ``benchmarks/results/studies/kaggle.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import torch
+
+from arms import make_store, train_stages
+from figures import classification_figures, save_table
+from folds import fold_split
+from recipes import BOTH, MODEL, PREPROCESS, recipe
+from slicewise.config import ModelConfig
+from slicewise.evaluation.outputs import load_network
+from slicewise.files import read_json, write_json
+from slicewise.slices.batches import SliceData
+from slicewise.slices.split import load_split
+from slicewise.slices.store import SliceStore
+
+FOLDS, REPEATS = 5, 2
+THRESHOLD = 0.5
+JOINT: dict[str, Any] = {"epochs": 40, "lr": 1e-3, "encoder_lr_factor": 1.0, "tasks": BOTH, "monitor": "auc"}
+SAMPLING = {"balance_classes": True, "epoch_slices": 0}
+AUGMENT = {"preset": "moderate", "modality_dropout": 0.0}
+
+
+def classify(joint: dict[str, Any]) -> dict[str, Any]:
+    train = recipe(tasks=["classify"], sampling=SAMPLING, augment=AUGMENT, joint={**JOINT, **joint, "patience": 40})
+    return {"stages": ("joint",), "train": train}
+
+
+def arms(warmup: Path, imagenet: Path | None) -> dict[str, tuple[dict[str, Any], ModelConfig, Path | None]]:
+    """Name → recipe, network and where its weights come from."""
+    dropout = MODEL.model_copy(update={"dropout": 0.3})
+    found = {
+        "scratch": (classify({}), dropout, None),
+        "segmentation": (classify({"encoder_lr_factor": 0.3}), dropout, warmup),
+    }
+    if imagenet is not None:
+        lite = ModelConfig(architecture="efficientnet_lite", dropout=0.3, encoder_weights=imagenet)
+        found["imagenet"] = (classify({"epochs": 12, "encoder_lr_factor": 0.3}), lite, None)
+    return found
+
+
+def run_fold(
+    store: SliceStore, home: Path, split_folder: Path, arm: dict[str, Any], model: ModelConfig, init: Path | None
+) -> dict[str, Any]:
+    """Train on one fold and judge its test images once."""
+    result = home / "result.json"
+    if result.exists():
+        return dict(read_json(result))
+    weights, seconds = train_stages(home, store, split_folder, arm, init, model)
+    network = load_network(store, weights, model)
+    keys = load_split(split_folder).test
+    data = SliceData(store, keys, selected_only=False)
+    rows = []
+    for batch in data.batches(range(len(data)), 32):
+        with torch.inference_mode():
+            logits = network(batch.image, segment=False).tumour
+        for study, logit, truth in zip(batch.study, logits.tolist(), batch.tumour.tolist(), strict=True):
+            rows.append({"image": keys[study], "logit": logit, "tumour": truth})
+    found = {"rows": rows, "seconds": seconds}
+    write_json(result, found)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--warmup", type=Path, required=True)
+    parser.add_argument("--imagenet", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--arms", nargs="*")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    torch.set_num_threads(options.threads)
+    store = make_store([options.images], options.work, PREPROCESS)
+    table: dict[str, Any] = {}
+    chosen = arms(options.warmup, options.imagenet)
+    for name in options.arms or chosen:
+        arm, model, init = chosen[name]
+        repeats, seconds = [], 0.0
+        for repeat in range(REPEATS):
+            rows, groups = [], []
+            for fold in range(FOLDS):
+                home = options.work / f"repeat-{repeat}" / f"fold-{fold}"
+                split = fold_split(store, fold, FOLDS, repeat, home / "split")
+                group_of = {key: group for group, keys in split.groups.items() for key in keys}
+                found = run_fold(store, home / name, home / "split", {**arm, "seed": repeat}, model, init)
+                rows += found["rows"]
+                seconds += found["seconds"]
+                groups += [group_of[row["image"]] for row in found["rows"]]
+            truth = np.array([row["tumour"] for row in rows])
+            logits = np.array([row["logit"] for row in rows])
+            repeats.append(classification_figures(logits, truth, groups))
+            print(name, repeat, {key: round(figure["value"], 3) for key, figure in repeats[-1].items()}, flush=True)
+        table[name] = {"repeats": repeats, "seconds": round(seconds), "images": len(rows), "groups": len(set(groups))}
+    save_table("kaggle", {"folds": FOLDS, "repeats": REPEATS, "threshold": THRESHOLD, "arms": table})
+
+
+if __name__ == "__main__":
+    main()

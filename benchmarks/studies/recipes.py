@@ -1,0 +1,73 @@
+"""The recipes of the studies: chosen on validation patients only, for two CPU cores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slicewise.config import ModelConfig, PreprocessConfig, TrainConfig, validate
+
+SEED = 0
+FOLDS = 4
+# Of each study so many slices are candidates; an epoch draws from them.
+SLICES = 40
+SIZE = 112
+MODEL = ModelConfig(preset="tiny", dropout=0.1)
+PREPROCESS = validate(PreprocessConfig, {"slice": {"size": SIZE}, "train_slices": SLICES})
+
+BOTH = ["segment", "classify"]
+COMMON: dict[str, Any] = {
+    "batch_size": 8,
+    "ema_decay": 0.99,
+    "weight_decay": 1e-3,
+    "augment": {"preset": "minimal"},
+    "sampling": {"balance_classes": True, "epoch_slices": 400},
+}
+STAGES: dict[str, Any] = {
+    "seg_warmup": {"epochs": 30, "lr": 2e-3, "tasks": ["segment"], "monitor": "dice", "patience": 30},
+    "cls_head": {
+        "epochs": 4,
+        "lr": 2e-3,
+        "encoder_lr_factor": 0.0,
+        "tasks": ["classify"],
+        "monitor": "auc",
+        "patience": 4,
+    },
+    "joint": {
+        "epochs": 12,
+        "lr": 1e-3,
+        "encoder_lr_factor": 0.5,
+        "tasks": BOTH,
+        "monitor": "combined",
+        "patience": 12,
+    },
+}
+
+
+def recipe(**changes: Any) -> TrainConfig:
+    """The section ``train``; a changed stage or subsection keeps what the change does not name."""
+    merged = {**COMMON, **STAGES}
+    for key, value in changes.items():
+        merged[key] = {**merged[key], **value} if isinstance(value, dict) else value
+    return validate(TrainConfig, merged)
+
+
+# What each arm trains on, and how.
+ARMS: dict[str, dict[str, Any]] = {
+    # LGG and BraTS together, all three stages: the model of the project.
+    "both": {"sources": ("lgg", "brats"), "train": recipe()},
+    # The same recipe with the patients of one source; an epoch has its part of the slices.
+    "brats": {"sources": ("brats",), "train": recipe(sampling={"epoch_slices": 200})},
+    "lgg": {"sources": ("lgg",), "train": recipe(sampling={"epoch_slices": 260})},
+    # One task off. The segmentation network goes on from the same warm-up, as that learns nothing else.
+    "segment": {
+        "sources": ("lgg", "brats"),
+        "stages": ("joint",),
+        "init": ("both", "seg_warmup"),
+        "train": recipe(tasks=["segment"]),
+    },
+    "classify": {
+        "sources": ("lgg", "brats"),
+        "stages": ("joint",),
+        "train": recipe(tasks=["classify"], joint={"epochs": 42, "lr": 2e-3, "encoder_lr_factor": 1.0, "patience": 42}),
+    },
+}
