@@ -13,6 +13,8 @@ from components.images import PIPELINE_IMAGE
 from slicewise.config import Section, validate
 from slicewise.errors import ConfigError
 
+CHECKPOINTS = "/checkpoints"
+
 
 class Resources(Section):
     """CPU and memory of a task, in Kubernetes' units."""
@@ -34,6 +36,8 @@ class ClusterConfig(Section):
         light: Resources of the other tasks.
         heavy: Resources of preprocessing, training, calibration and evaluation.
         retries: How often a failed task is tried again.
+        checkpoint_claim: A PersistentVolumeClaim on which training keeps its checkpoints, so that a retried task
+            goes on from the last one; empty starts the stage again.
     """
 
     image: str = PIPELINE_IMAGE
@@ -45,6 +49,12 @@ class ClusterConfig(Section):
     light: Resources = Resources(cpu="1", memory="2Gi")
     heavy: Resources = Resources(cpu="4", memory="16Gi")
     retries: Annotated[int, Field(ge=0)] = 2
+    checkpoint_claim: str = ""
+
+    @property
+    def checkpoints(self) -> str:
+        """The folder of a run's checkpoints on that claim, or nothing."""
+        return f"{CHECKPOINTS}/{dsl.PIPELINE_JOB_ID_PLACEHOLDER}" if self.checkpoint_claim else ""
 
 
 def load_cluster(path: Path | None) -> ClusterConfig:
@@ -76,6 +86,8 @@ def place(task: dsl.PipelineTask, cluster: ClusterConfig, *, heavy: bool = False
         task.set_retry(cluster.retries, backoff_duration="30s", backoff_factor=2.0)
     if not gpu:
         return
+    if cluster.checkpoint_claim:
+        kubernetes.mount_pvc(task, pvc_name=cluster.checkpoint_claim, mount_path=CHECKPOINTS)
     kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=cluster.shared_memory)
     if cluster.gpu_type and cluster.gpu_count:
         task.set_accelerator_type(cluster.gpu_type).set_accelerator_limit(cluster.gpu_count)

@@ -60,7 +60,7 @@ def build_pipeline(config: Config, cluster: ClusterConfig, *, deploy_target: str
             "model": model,
             "run_folder": run_folder,
         }
-        stage_common = common | {"train": train, "seed": seed}
+        stage_common = common | {"train": train, "seed": seed, "checkpoints": cluster.checkpoints}
         warm = train_component(stage="seg_warmup", **stage_common).set_display_name("train: seg_warmup")
         head = train_component(stage="cls_head", init=warm.outputs["weights"], **stage_common)
         head.set_display_name("train: cls_head")

@@ -154,6 +154,7 @@ def train(
         split=split_folder,
         init=init,
         checkpoints=out / "checkpoints",
+        tracking=out / "tracking",
     )
     with progress(stage) as update:
         record = train_stage(job, out, update)

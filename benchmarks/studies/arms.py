@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from folds import fold_split, only_sources
+from recipes import ARMS, FOLDS, MODEL, SEED
 
 from slicewise.config import MODALITIES, REGIONS, DownloadConfig, ModelConfig, PreprocessConfig
 from slicewise.evaluation.outputs import load_network
@@ -24,13 +26,8 @@ from slicewise.studies.acquire import acquire
 from slicewise.training.stage import StageJob, train_stage
 from slicewise.training.validate import overlap
 
-from folds import fold_split, only_sources
-from recipes import ARMS, FOLDS, MODEL, SEED
-
 logger = logging.getLogger("studies")
-SUBSETS = [
-    names for count in range(1, len(MODALITIES) + 1) for names in itertools.combinations(MODALITIES, count)
-]
+SUBSETS = [names for count in range(1, len(MODALITIES) + 1) for names in itertools.combinations(MODALITIES, count)]
 
 
 def make_store(sources: Sequence[str], work: Path, preprocess: PreprocessConfig) -> SliceStore:
@@ -50,7 +47,9 @@ def train_stages(
     for stage in arm.get("stages", ("seg_warmup", "cls_head", "joint")):
         out = work / stage
         if not (out / "stage.json").exists():
-            job = StageJob(stage, model, arm["train"], arm.get("seed", SEED), store.folder, split, init, work / f"{stage}-c")
+            job = StageJob(
+                stage, model, arm["train"], arm.get("seed", SEED), store.folder, split, init, work / f"{stage}-c"
+            )
             train_stage(job, out)
         seconds += read_json(out / "stage.json")["seconds"]
         init = out

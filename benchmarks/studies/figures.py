@@ -47,7 +47,8 @@ def classification_figures(logits: NDArray[Any], truth: NDArray[Any], groups: Se
         "specificity": share(~positive, ~said),
     }
     return {
-        name: bootstrap(statistic, groups, RESAMPLES, CONFIDENCE).model_dump() for name, statistic in statistics.items()
+        name: bootstrap(statistic, groups, RESAMPLES, CONFIDENCE).model_dump()
+        for name, statistic in statistics.items()
     }
 
 

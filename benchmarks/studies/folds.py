@@ -24,7 +24,7 @@ def fold_split(store: SliceStore, fold: int, folds: int, seed: int, out: Path) -
     config = SplitConfig(folds=parts, fold=2 * fold, aliases=ALIASES)
     links = find_links(store, config)
     dealt = make_split(store, config, seed, links)
-    sides = {at: "train" for at in range(parts)}
+    sides = dict.fromkeys(range(parts), "train")
     sides |= {2 * fold: "test", 2 * fold + 1: "test", (2 * fold + 2) % parts: "val"}
     keys: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for at, names in enumerate(dealt.folds):

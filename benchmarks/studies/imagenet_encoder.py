@@ -72,8 +72,8 @@ def widen(stem: Tensor, modalities: int) -> Tensor:
     Each modality weighs as the sum over red, green and blue: alone, it counts as the same picture in grey. The sum
     is not divided by the number of modalities. Missing ones are zeros, and training on single images and dropping
     modalities at random make few of them the common case; divided by four, one alone would be a picture of a
-    quarter of the contrast. All four together, if uncorrelated, come to twice the contrast, which Lite0 bears:
-    it names photographs of 2.2 times its own contrast alike.
+    quarter of the contrast. All four together, if uncorrelated, come to twice the contrast, which Lite0 bears: for
+    two photographs at 2.2 times its own contrast, two of its three first guesses stayed.
     """
     return CONTRAST * stem.sum(dim=1, keepdim=True).repeat(1, modalities, 1, 1)
 

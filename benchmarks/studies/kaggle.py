@@ -19,11 +19,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
-
 from arms import make_store, train_stages
 from figures import classification_figures, save_table
 from folds import fold_split
-from recipes import BOTH, MODEL, PREPROCESS, recipe
+from recipes import BOTH, MODEL, PREPROCESS, SIZE, recipe
+
 from slicewise.config import ModelConfig
 from slicewise.evaluation.outputs import load_network
 from slicewise.files import read_json, write_json
@@ -31,8 +31,7 @@ from slicewise.slices.batches import SliceData
 from slicewise.slices.split import load_split
 from slicewise.slices.store import SliceStore
 
-FOLDS, REPEATS = 5, 2
-THRESHOLD = 0.5
+FOLDS = 5
 JOINT: dict[str, Any] = {"epochs": 40, "lr": 1e-3, "encoder_lr_factor": 1.0, "tasks": BOTH, "monitor": "auc"}
 SAMPLING = {"balance_classes": True, "epoch_slices": 0}
 AUGMENT = {"preset": "moderate", "modality_dropout": 0.0}
@@ -85,32 +84,40 @@ def main() -> None:
     parser.add_argument("--warmup", type=Path, required=True)
     parser.add_argument("--imagenet", type=Path)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--arms", nargs="*")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(options.threads)
     store = make_store([options.images], options.work, PREPROCESS)
-    table: dict[str, Any] = {}
     chosen = arms(options.warmup, options.imagenet)
-    for name in options.arms or chosen:
-        arm, model, init = chosen[name]
-        repeats, seconds = [], 0.0
-        for repeat in range(REPEATS):
-            rows, groups = [], []
-            for fold in range(FOLDS):
-                home = options.work / f"repeat-{repeat}" / f"fold-{fold}"
-                split = fold_split(store, fold, FOLDS, repeat, home / "split")
-                group_of = {key: group for group, keys in split.groups.items() for key in keys}
-                found = run_fold(store, home / name, home / "split", {**arm, "seed": repeat}, model, init)
-                rows += found["rows"]
-                seconds += found["seconds"]
-                groups += [group_of[row["image"]] for row in found["rows"]]
-            truth = np.array([row["tumour"] for row in rows])
-            logits = np.array([row["logit"] for row in rows])
-            repeats.append(classification_figures(logits, truth, groups))
-            print(name, repeat, {key: round(figure["value"], 3) for key, figure in repeats[-1].items()}, flush=True)
-        table[name] = {"repeats": repeats, "seconds": round(seconds), "images": len(rows), "groups": len(set(groups))}
-    save_table("kaggle", {"folds": FOLDS, "repeats": REPEATS, "threshold": THRESHOLD, "arms": table})
+    table: dict[str, Any] = {name: {"repeats": [], "seconds": 0.0} for name in options.arms or chosen}
+    for repeat in range(options.repeats):
+        for name, row in table.items():
+            figures, seconds = run_repeat(store, options.work / f"repeat-{repeat}", name, chosen[name], repeat)
+            row["repeats"].append(figures)
+            row["seconds"] = round(row["seconds"] + seconds)
+            print(name, repeat, {key: round(figure["value"], 3) for key, figure in figures.items()}, flush=True)
+    save_table("kaggle", {"folds": FOLDS, "images": len(store.studies), "size": SIZE, "arms": table})
+
+
+def run_repeat(
+    store: SliceStore, home: Path, name: str, chosen: tuple[dict[str, Any], ModelConfig, Path | None], repeat: int
+) -> tuple[dict[str, Any], float]:
+    """One arm over all folds; figures of the test images of all of them, pooled."""
+    arm, model, init = chosen
+    rows, groups, seconds = [], [], 0.0
+    for fold in range(FOLDS):
+        place = home / f"fold-{fold}"
+        split = fold_split(store, fold, FOLDS, repeat, place / "split")
+        group_of = {key: group for group, keys in split.groups.items() for key in keys}
+        found = run_fold(store, place / name, place / "split", {**arm, "seed": repeat}, model, init)
+        rows += found["rows"]
+        seconds += found["seconds"]
+        groups += [group_of[row["image"]] for row in found["rows"]]
+    truth = np.array([row["tumour"] for row in rows])
+    logits = np.array([row["logit"] for row in rows])
+    return classification_figures(logits, truth, groups), seconds
 
 
 if __name__ == "__main__":

@@ -68,6 +68,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "classify": {
         "sources": ("lgg", "brats"),
         "stages": ("joint",),
-        "train": recipe(tasks=["classify"], joint={"epochs": 42, "lr": 2e-3, "encoder_lr_factor": 1.0, "patience": 42}),
+        "train": recipe(
+            tasks=["classify"], joint={"epochs": 42, "lr": 2e-3, "encoder_lr_factor": 1.0, "patience": 42}
+        ),
     },
 }

@@ -1,6 +1,6 @@
 """Train arms on folds; what is there already is kept.
 
-    python benchmarks/studies/run_arms.py --lgg FOLDER --brats FOLDER --work FOLDER both brats segment classify lgg
+python benchmarks/studies/run_arms.py --lgg FOLDER --brats FOLDER --work FOLDER both brats segment classify lgg
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-
 from arms import make_store, run_fold
 from recipes import ARMS, FOLDS, PREPROCESS
 

@@ -16,6 +16,7 @@ def train(
     run_folder: str,
     weights: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
+    checkpoints: str = "",
     init: dsl.Input[dsl.Model] = None,  # type: ignore[assignment]
 ) -> None:
     """Train one stage; a retried task goes on from its last checkpoint.
@@ -30,8 +31,10 @@ def train(
         run_folder: The local run's folder, where checkpoints go; empty in a cluster.
         weights: The trained weights and the stage's record.
         metrics: The stage's last figures.
+        checkpoints: A folder on a volume that outlives the pod, so that a retried task goes on; empty puts
+            checkpoints beside the run's results.
         init: The weights of the stage before.
     """
     from components.train.stage import run
 
-    run(stage, store, assignment, model, train, seed, run_folder, weights, metrics, init)
+    run(stage, store, assignment, model, train, seed, run_folder, weights, metrics, checkpoints, init)

@@ -26,13 +26,14 @@ def run(
     run_folder: str,
     weights: Any,
     metrics: Any,
+    checkpoints: str,
     init: Any,
 ) -> None:
     """Train, and describe the weights."""
     with stage(f"train-{name}", run_folder) as record, progress(name) as update:
         if name not in STAGES:
             raise ConfigError(f"unknown training stage {name!r}", f"use one of {', '.join(STAGES)}")
-        home = Path(run_folder) if run_folder else Path(weights.path)
+        home = Path(checkpoints or run_folder or weights.path)
         job = StageJob(
             stage=cast("StageName", name),
             model=validate(ModelConfig, model),
@@ -42,6 +43,7 @@ def run(
             split=Path(assignment.path),
             init=Path(init.path) if init else None,
             checkpoints=home / "checkpoints" / name,
+            tracking=home / "tracking" / name,
         )
         result = train_stage(job, Path(weights.path), update)
         best = result["history"][result["best_epoch"] - 1] if result["history"] else {}

@@ -26,7 +26,8 @@ from slicewise.config.model import Architecture, ModelConfig
 from slicewise.config.preprocess import PreprocessConfig, SliceConfig
 from slicewise.config.serve import ServeConfig
 from slicewise.config.split import SplitConfig
-from slicewise.config.train import StageConfig, TrainConfig
+from slicewise.config.track import TrackConfig
+from slicewise.config.train import SamplingConfig, StageConfig, TrainConfig
 
 __all__ = [
     "AUGMENT_PRESETS",
@@ -48,6 +49,7 @@ __all__ = [
     "Positive",
     "PreprocessConfig",
     "Preset",
+    "SamplingConfig",
     "Section",
     "ServeConfig",
     "Share",
@@ -55,6 +57,7 @@ __all__ = [
     "SplitConfig",
     "StageConfig",
     "StageName",
+    "TrackConfig",
     "TrainConfig",
     "config_folder",
     "load_config",

@@ -10,6 +10,7 @@ from slicewise.config.augment import AugmentConfig
 from slicewise.config.base import Count, Positive, Section, Share, StageName
 from slicewise.config.loss import LossConfig
 from slicewise.config.optimise import CheckpointConfig, OptimiseConfig
+from slicewise.config.track import TrackConfig
 
 Task = Literal["segment", "classify"]
 
@@ -74,6 +75,7 @@ class TrainConfig(OptimiseConfig, CheckpointConfig):
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()
     sampling: SamplingConfig = SamplingConfig()
+    track: TrackConfig = TrackConfig()
     seg_warmup: StageConfig
     cls_head: StageConfig
     joint: StageConfig

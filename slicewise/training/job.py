@@ -28,6 +28,7 @@ class StageJob:
         split: The folder of ``split.json``.
         init: The folder of the stage before, or None for random weights.
         checkpoints: Where checkpoints lie; a job that finds its own there goes on from it.
+        tracking: Where learning curves go; None puts them beside the checkpoints.
     """
 
     stage: StageName
@@ -38,6 +39,12 @@ class StageJob:
     split: Path
     init: Path | None
     checkpoints: Path
+    tracking: Path | None = None
+
+    @property
+    def curves(self) -> Path:
+        """The folder of learning curves."""
+        return self.tracking or self.checkpoints.with_name("tracking-" + self.checkpoints.name)
 
     def place_seed(self, *place: int) -> int:
         """A seed of this run and stage for an epoch, or for one of its batches."""
@@ -47,12 +54,12 @@ class StageJob:
     def fingerprint(
         self, store: SliceStore, data: SliceData, val: SliceData, before: dict[str, Any] | None, world: int = 1
     ) -> str:
-        """Digest of all that decides the stage's outcome; how often it is saved does not."""
+        """Digest of all that decides the stage's outcome; how often it is saved and who watches do not."""
         parts = (
             self.stage,
             self.seed,
             self.model.model_dump(mode="json"),
-            self.train.model_dump(mode="json", exclude=set(CheckpointConfig.model_fields)),
+            self.train.model_dump(mode="json", exclude={*CheckpointConfig.model_fields, "track"}),
             [
                 # Classes and selection can change while the images stay the same.
                 study.model_dump(include={"key", "content_xxh3", "label_xxh3", "known_regions", "slices"})

@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,7 @@ from slicewise.model.device import place_image, place_network
 from slicewise.model.losses import Losses
 from slicewise.model.network import MultiTaskUNet, build_network, count_parameters
 from slicewise.progress import Update
+from slicewise.provenance import provenance
 from slicewise.slices.augment import augment
 from slicewise.slices.batches import Batch, SliceData
 from slicewise.slices.loading import ready_ahead
@@ -40,6 +42,7 @@ from slicewise.training.precision import Precision
 from slicewise.training.ranks import Ranks
 from slicewise.training.record import WEIGHTS, load_weights, monitor_score, read_record, write_result
 from slicewise.training.sampling import Sampler
+from slicewise.training.tracking import Tracker, open_trackers
 from slicewise.training.validate import validate_stage
 
 logger = logging.getLogger(__name__)
@@ -65,6 +68,8 @@ class Loop:
         self.precision = Precision(job.train.precision, ranks.device)
         self.before: dict[str, Any] | None = None if job.init is None else read_record(job.init)
         self.network = self._network()
+        sections = {"model": job.model.model_dump(mode="json"), "train": job.train.model_dump(mode="json")}
+        self.origin = provenance(sections, job.seed, self.store.index.data_digest)
         self.optimiser = make_optimiser(self.network, self.config, job.train)
         self.average = make_average(self.network, job.train.ema_decay)
         self.forward = self.network if self.skipped else make_forward(self.network, self.config, job.train, ranks)
@@ -95,20 +100,29 @@ class Loop:
         if state.epoch or state.step:
             place = (self.job.stage, state.epoch, self.epochs, state.step)
             logger.info("%s goes on after epoch %d of %d, step %d of the next", *place)
-        while state.epoch < self.epochs and state.epoch - state.best_epoch < self.config.patience:
-            self._epoch(update)
-            if watch:
-                watch(state.history[-1])
+        with self._tracked() as tracker:
+            while state.epoch < self.epochs and state.epoch - state.best_epoch < self.config.patience:
+                self._epoch(update, tracker)
+                if watch:
+                    watch(state.history[-1])
         self.ranks.wait()
         prefix = "model." if self.average is None else "average.module."
         self.network.load_state_dict(strip(load_weights(self.job.checkpoints / BEST), prefix))
         return self._write(out, time.perf_counter() - start)
 
-    def _epoch(self, update: Update | None) -> None:
+    def _tracked(self) -> AbstractContextManager[Tracker | None]:
+        """The trackers, opened where the stage goes on; the leading process has them alone."""
+        if not self.ranks.leads:
+            return contextlib.nullcontext()
+        state, job = self.keeper.state, self.job
+        steps = state.epoch * self.plan.steps + state.step
+        return open_trackers(job.train.track, job.curves, job.stage, self.origin, steps, state.epoch)
+
+    def _epoch(self, update: Update | None, tracker: Tracker | None) -> None:
         """One pass over the training slices, validation, and the checkpoint."""
         state, start = self.keeper.state, time.perf_counter()
         before = state.seconds
-        waited = self._pass(update)
+        waited = self._pass(update, tracker)
         trained = time.perf_counter()
         figures = validate_stage(self.judged, self.val, self.job.train, self.config.tasks, self.losses, self.ranks)
         seconds = {
@@ -116,30 +130,38 @@ class Loop:
             "val_seconds": time.perf_counter() - trained,
             "data_wait": waited,
         }
-        loss, rates = state.loss_sum / self.plan.slices, [group["lr"] for group in self.optimiser.param_groups]
-        figures = {"epoch": state.epoch + 1, "train_loss": loss, **figures, "lr": max(rates), **seconds}
+        # A stage that goes on between an epoch's last step and its end has set no rate yet.
+        self._set_rates(self.plan.steps - 1)
+        loss = state.loss_sum / self.plan.slices
+        figures = {"epoch": state.epoch + 1, "train_loss": loss, **figures, "lr": self._rate(), **seconds}
+        if tracker:
+            tracker.epoch(state.epoch + 1, {key: figures[key] for key in figures if key != "epoch"})
         self.keeper.end_epoch(monitor_score(self.config.monitor, figures), figures)
         shown = ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if isinstance(value, float))
         logger.info("%s epoch %d/%d: %s", self.job.stage, state.epoch, self.epochs, shown)
 
-    def _pass(self, update: Update | None) -> float:
+    def _pass(self, update: Update | None, tracker: Tracker | None) -> float:
         """Learn from what is left of the epoch's slices; returns the share of time waiting for data."""
         state, start = self.keeper.state, time.perf_counter()
         epoch, before = state.epoch + 1, state.seconds
         order = self.sampler.order(self.job.place_seed(epoch))
         self._train_mode()
-        first = state.step * self.job.train.accumulate
+        first, seen = state.step * self.job.train.accumulate, state.loss_sum
         jobs = [functools.partial(self._batch, order, epoch, number) for number in range(first, self.plan.batches)]
         with ready_ahead(jobs) as batches:
             for number, batch in enumerate(batches, start=first):
-                self._learn(number, batch)
-                if not self.plan.is_step(number):
+                norm = self._learn(number, batch)
+                if norm is None:
                     continue
                 state.step += 1
                 state.seconds = before + time.perf_counter() - start
+                done = state.epoch * self.plan.steps + state.step
+                if tracker:
+                    loss, rate = (state.loss_sum - seen) / self.plan.step_slices(number), self._rate()
+                    tracker.step(done, {"loss": loss, "lr": rate, "gradient_norm": float(norm)})
+                seen = state.loss_sum
                 self.keeper.end_step()
                 if update and self.ranks.leads:
-                    done = state.epoch * self.plan.steps + state.step
                     update(done, self.epochs * self.plan.steps, f"epoch {epoch}/{self.epochs}")
         return batches.waited / (time.perf_counter() - start)
 
@@ -159,8 +181,8 @@ class Loop:
         self.forward.train()
         self.network.encoder.train(self.config.encoder_lr_factor > 0)
 
-    def _learn(self, number: int, batch: Batch) -> None:
-        """Add one batch's gradients and, at the end of its group, take an optimiser step."""
+    def _learn(self, number: int, batch: Batch) -> torch.Tensor | None:
+        """Add one batch's gradients and, at the end of its group, take an optimiser step; returns their norm then."""
         state, steps = self.keeper.state, self.plan.is_step(number)
         torch.manual_seed(self._seed(state.epoch + 1, number))  # of dropout
         # Gradients of processes are exchanged once per optimiser step.
@@ -171,11 +193,13 @@ class Loop:
             # All processes see the sum, so that all stop where one fails.
             state.loss_sum += self._finite(float(self.ranks.total(np.array([added]))[0]))
             self.precision.backward(loss * self.plan.share(number, len(batch.image)))
-        if steps:
-            self._set_rates()
-            self.precision.step(self.optimiser, self.network, self.job.train.grad_clip)
-            if self.average is not None:
-                self.average.update_parameters(self.network)
+        if not steps:
+            return None
+        self._set_rates(state.step)
+        norm = self.precision.step(self.optimiser, self.network, self.job.train.grad_clip)
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        return norm
 
     def _finite(self, value: float) -> float:
         if not math.isfinite(value):
@@ -183,13 +207,17 @@ class Loop:
             raise TrainingError(f"{self.job.stage}: the loss is {value} in {place}", "lower train.*.lr")
         return value
 
-    def _set_rates(self) -> None:
+    def _set_rates(self, step_of_epoch: int) -> None:
         state = self.keeper.state
-        step, total = state.epoch * self.plan.steps + state.step, self.epochs * self.plan.steps
+        step, total = state.epoch * self.plan.steps + step_of_epoch, self.epochs * self.plan.steps
         scores = [monitor_score(self.config.monitor, figures) for figures in state.history]
         factor = rate_factor(self.job.train, step, total, state.epoch + 1, scores)
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * factor
+
+    def _rate(self) -> float:
+        """The learning rate of what learns fastest."""
+        return max(float(group["lr"]) for group in self.optimiser.param_groups)
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         device, train = self.ranks.device, self.job.train
@@ -225,6 +253,7 @@ class Loop:
             "best_epoch": state.best_epoch,
             "best_score": state.best_score if state.best_epoch else None,
             "seconds": round(seconds, 2),
+            "provenance": self.origin,
             "history": state.history,
             "before": [] if self.before is None else [*self.before["before"], {**self.before, "before": []}],
         }

@@ -23,6 +23,8 @@ def make_optimiser(network: MultiTaskUNet, stage: StageConfig, train: TrainConfi
     for module, rate in groups:
         module.requires_grad_(rate > 0)
     trained = [{"params": list(module.parameters()), "lr": rate, "peak": rate} for module, rate in groups if rate]
+    if not trained:  # the stage has nothing to do: torch wants parameters all the same
+        trained = [{"params": list(network.parameters()), "lr": 0.0, "peak": 0.0}]
     if train.optimiser == "adamw":
         return torch.optim.AdamW(trained, weight_decay=train.weight_decay)
     if train.optimiser == "adam":

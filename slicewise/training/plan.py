@@ -65,8 +65,12 @@ class Plan:
             number: The batch.
             slices: How many of its slices are this process's. Gradients of processes are averaged, not added.
         """
+        return slices * self.world / self.step_slices(number)
+
+    def step_slices(self, number: int) -> int:
+        """How many slices the optimiser step has that batch ``number`` belongs to."""
         start, stop = self._bounds(number // self.accumulate * self.accumulate, self.accumulate)
-        return slices * self.world / (stop - start)
+        return stop - start
 
     def _bounds(self, first: int, count: int) -> tuple[int, int]:
         whole = self.size * self.world

@@ -40,10 +40,15 @@ class Precision:
         """Add the gradients of ``loss`` to those that are there."""
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
-    def step(self, optimiser: torch.optim.Optimizer, network: nn.Module, grad_clip: float) -> None:
-        """Clip the gradients by their global norm, take one optimiser step, and forget them."""
+    def step(self, optimiser: torch.optim.Optimizer, network: nn.Module, grad_clip: float) -> Tensor:
+        """Clip the gradients by their global norm, take one optimiser step, and forget them.
+
+        Returns:
+            The norm before it was clipped, a scalar.
+        """
         self.scaler.unscale_(optimiser)
-        nn.utils.clip_grad_norm_(network.parameters(), grad_clip)
+        norm: Tensor = nn.utils.clip_grad_norm_(network.parameters(), grad_clip)
         self.scaler.step(optimiser)
         self.scaler.update()
         optimiser.zero_grad(set_to_none=True)
+        return norm

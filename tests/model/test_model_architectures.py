@@ -72,7 +72,7 @@ SIZES = [
     ("efficientnet", "small", 4_329_416),
     ("efficientnet", "medium", 8_652_690),
     ("efficientnet", "large", 19_267_796),
-    ("efficientnet_lite", "small", 0),
+    ("efficientnet_lite", "small", 3_692_876),
     ("mednext", "small", 1_458_900),
     ("mednext", "medium", 5_702_052),
     ("mednext", "large", 22_541_124),

@@ -159,6 +159,14 @@ def test_training_and_evaluation_normalise_alike() -> None:
         assert norm.train(mode)(given).flatten().tolist() == [6.0, 7.0]
 
 
+def test_a_random_start_keeps_the_signals_size() -> None:
+    """There is no statistic that would mend it."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        features = EfficientNetLitePyramid(4, "small")(torch.randn(2, 4, 64, 64))
+    assert all(0.1 < level.std() < 10 for level in features)
+
+
 def test_half_precision_passes_forward_and_back() -> None:
     network = build_network(4, ModelConfig(architecture="efficientnet_lite")).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):

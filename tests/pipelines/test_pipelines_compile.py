@@ -59,6 +59,17 @@ def test_training_asks_for_a_gpu_and_installs_nothing(compiled: Path) -> None:
         assert executor["container"]["image"] == ClusterConfig().image
 
 
+def test_checkpoints_lie_on_the_claim_so_that_a_retried_task_goes_on(tmp_path: Path) -> None:
+    cluster = ClusterConfig(checkpoint_claim="slicewise-checkpoints")
+    path = compile_pipeline(load_config("baseline"), cluster, tmp_path / "p.yaml")
+    spec, platform = yaml.safe_load_all(path.read_text())
+    executor = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-train"]
+    (mount,) = executor["pvcMount"]
+    assert (mount["constant"], mount["mountPath"]) == ("slicewise-checkpoints", "/checkpoints")
+    given = spec["root"]["dag"]["tasks"]["train"]["inputs"]["parameters"]["checkpoints"]
+    assert given["runtimeValue"]["constant"].startswith("/checkpoints/{{$.pipeline_job_uuid}}")
+
+
 def test_evaluation_gives_kubeflow_what_its_ui_shows(compiled: Path) -> None:
     spec = next(yaml.safe_load_all(compiled.read_text()))
     outputs = spec["components"]["comp-evaluate"]["outputDefinitions"]["artifacts"]

@@ -57,7 +57,9 @@ def killed(job: StageJob, out: Path, at_step: int | None = None, event: tuple[st
 def outcome(out: Path) -> tuple[bytes, list[dict[str, Any]]]:
     """The bytes of the weights, and the history without times."""
     history = json.loads((out / "stage.json").read_text())["history"]
-    figures = [{key: row[key] for key in row if key not in ("seconds", "data_wait")} for row in history]
+    figures = [
+        {key: row[key] for key in row if key not in ("seconds", "val_seconds", "data_wait")} for row in history
+    ]
     return (out / "weights.safetensors").read_bytes(), figures
 
 

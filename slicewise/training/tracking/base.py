@@ -60,8 +60,6 @@ class Place:
         provenance: Stored beside the figures.
         resume_step: Optimiser steps finished by the checkpoint that the stage goes on from; 0 at its start.
         resume_epoch: Epochs finished by it.
-        reached_step: The last step that an earlier process has handed to the trackers.
-        reached_epoch: The last such epoch.
     """
 
     folder: Path
@@ -69,8 +67,6 @@ class Place:
     provenance: Mapping[str, Any]
     resume_step: int = 0
     resume_epoch: int = 0
-    reached_step: int = 0
-    reached_epoch: int = 0
 
     @property
     def resumed(self) -> bool:

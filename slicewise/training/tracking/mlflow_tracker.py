@@ -77,7 +77,7 @@ class MlflowTracker(Tracker):
         self._client.set_terminated(self._run, STATUS[status])
 
     def _keep(self, kind: str, number: int, figures: Mapping[str, float | None]) -> None:
-        # MLflow cannot take points back: those that a killed process has sent are not sent again.
+        # MLflow cannot take points back: those that the run has are not sent again.
         if number <= self._reached[kind]:
             return
         now = int(time.time() * 1000)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from slicewise.config.track import TrackConfig, TrackerName
 from slicewise.training.tracking.base import FAILED, FINISHED, KILLED, Place, Tracker
 from slicewise.training.tracking.guard import Guard
-from slicewise.training.tracking.plain import PlainTracker
+from slicewise.training.tracking.plain import METRICS, PlainTracker
+from slicewise.training.tracking.read import read_metrics
 
 CURES = {
     "tensorboard": "free space on the disk",
@@ -71,15 +72,14 @@ def open_trackers(
         ConfigError: A tracker's package or key is missing.
         TrackingError: The plain file cannot be written.
     """
-    plain = PlainTracker(folder, resume_step, resume_epoch)
-    reached = (plain.reached["step"], plain.reached["epoch"])
-    place = Place(folder, name, provenance, resume_step, resume_epoch, *reached)
-    trackers: list[Tracker] = [plain]
+    place = Place(folder, name, provenance, resume_step, resume_epoch)
+    trackers: list[Tracker] = [PlainTracker(folder, resume_step, resume_epoch)]
     fan = Trackers(trackers, config.every_steps)
     status = FAILED
     try:
         for tracker in config.trackers:
-            trackers.append(Guard(tracker, _starter(tracker, config, place), CURES[tracker]))  # noqa: PERF401
+            start = functools.partial(_start, tracker, config, place)
+            trackers.append(Guard(tracker, start, CURES[tracker]))
         yield fan
         status = FINISHED
     except (KeyboardInterrupt, SystemExit):
@@ -89,16 +89,34 @@ def open_trackers(
         fan.close(status)
 
 
-def _starter(name: TrackerName, config: TrackConfig, place: Place) -> Callable[[], Tracker]:
-    """What opens a tracker. The packages are slow to import, so only those asked for are."""
+def _start(name: TrackerName, config: TrackConfig, place: Place) -> Tracker:
+    """Open a tracker and hand it what the stage has behind it.
+
+    All tools write late and lose something in a kill, and one may have been switched on since: the plain file has
+    everything up to the checkpoint.
+    """
+    tracker = _open(name, config, place)
+    if place.resumed:
+        for record in read_metrics(place.folder / METRICS):
+            kind = record.pop("kind")
+            number = record.pop(kind)
+            if kind == "step" and number <= place.resume_step:
+                tracker.step(number, record)
+            if kind == "epoch" and number <= place.resume_epoch:
+                tracker.epoch(number, record)
+    return tracker
+
+
+def _open(name: TrackerName, config: TrackConfig, place: Place) -> Tracker:
+    """Open a tracker. The packages are slow to import, so only those asked for are."""
     if name == "tensorboard":
         from slicewise.training.tracking.tensorboard_tracker import TensorBoardTracker
 
-        return functools.partial(TensorBoardTracker, place)
+        return TensorBoardTracker(place)
     if name == "mlflow":
         from slicewise.training.tracking.mlflow_tracker import MlflowTracker
 
-        return functools.partial(MlflowTracker, config, place)
+        return MlflowTracker(config, place)
     from slicewise.training.tracking.wandb_tracker import WandbTracker
 
-    return functools.partial(WandbTracker, config, place)
+    return WandbTracker(config, place)

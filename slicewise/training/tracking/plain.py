@@ -34,8 +34,7 @@ class PlainTracker(Tracker):
         limits = {"step": resume_step, "epoch": resume_epoch}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # What an earlier process has reached, by kind; other trackers may have all of it already.
-            self.reached = cut(self.path, limits)
+            cut(self.path, limits)
             self._file = self.path.open("a", encoding="utf-8", buffering=1, newline="\n")
         except OSError as error:
             raise self._refusal(error) from error
@@ -85,25 +84,18 @@ class PlainTracker(Tracker):
         return TrackingError(f"cannot write {self.path}: {reason}", "free space or mend the disk, then run it again")
 
 
-def cut(path: Path, limits: Mapping[str, int]) -> dict[str, int]:
+def cut(path: Path, limits: Mapping[str, int]) -> None:
     """Drop the lines beyond ``limits`` and what a kill has left half-written, atomically.
-
-    Returns:
-        The largest number of each kind that the file held.
 
     Raises:
         OSError: The file cannot be read or written.
     """
-    reached = dict.fromkeys(KINDS, 0)
     if not path.exists():
-        return reached
+        return
     with path.open("rb") as source, atomic_path(path) as temporary, temporary.open("wb") as target:
         for line, record in parsed(source, path):
-            kind, number = record["kind"], record[record["kind"]]
-            reached[kind] = max(reached[kind], number)
-            if number <= limits[kind]:
+            if record[record["kind"]] <= limits[record["kind"]]:
                 target.write(line.rstrip(b"\r\n") + b"\n")
-    return reached
 
 
 def parsed(lines: Iterable[bytes], path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:

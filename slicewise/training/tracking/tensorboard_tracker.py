@@ -14,7 +14,8 @@ FLUSH_S = 5
 class TensorBoardTracker(Tracker):
     """Writes ``tensorboard/step`` and ``tensorboard/epoch``, whose curves run over steps and over epochs.
 
-    They are two, as each cuts its own curves where a killed stage goes on, and a cut is by one number.
+    Their files only grow: whoever opens them says that all before is void, and a stage that goes on writes its
+    curves again from the plain file, as what TensorBoard had not yet written was lost in the kill.
 
     Raises:
         ConfigError: TensorBoard is not installed.
@@ -27,10 +28,10 @@ class TensorBoardTracker(Tracker):
             raise missing("tensorboard") from error
         writer: Any = SummaryWriter
         root = place.folder / "tensorboard"
-        self._steps = writer(root / "step", purge_step=place.resume_step + 1, flush_secs=FLUSH_S)
-        self._epochs = writer(root / "epoch", purge_step=place.resume_epoch + 1, flush_secs=FLUSH_S)
+        self._steps = writer(root / "step", purge_step=0, flush_secs=FLUSH_S)
+        self._epochs = writer(root / "epoch", purge_step=0, flush_secs=FLUSH_S)
         text = json.dumps(dict(place.provenance), indent=2, default=str)
-        self._epochs.add_text("provenance", f"```json\n{text}\n```", place.resume_epoch)
+        self._epochs.add_text("provenance", f"```json\n{text}\n```", 0)
 
     def step(self, step: int, figures: Mapping[str, float]) -> None:
         """Add one point to each curve."""

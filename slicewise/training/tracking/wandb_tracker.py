@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +39,9 @@ SETTINGS: dict[str, Any] = {
 class WandbTracker(Tracker):
     """Steps and epochs are figures of their own, so that the curves run over them and not over W&B's own count.
 
+    Offline, a kill loses what W&B has not yet written, and how much that is cannot be known: the killed process's
+    files are deleted, and the run is written again under its own id.
+
     Raises:
         ConfigError: W&B is not installed, or ``online`` has no key.
     """
@@ -54,9 +58,10 @@ class WandbTracker(Tracker):
             raise missing("wandb") from error
         target = f"{config.wandb_mode} {config.project}"
         known = read_run(place.folder / RUN_FILE, target) if place.resumed else None
-        # What has been sent cannot be read back offline: the plain file tells how far the killed process came.
-        self._reached = (place.reached_step, place.reached_epoch) if known else (0, 0)
         run_id = known or secrets.token_hex(8)
+        if config.wandb_mode == "offline":
+            for folder in (place.folder / "wandb").glob(f"offline-run-*-{run_id}"):
+                shutil.rmtree(folder)
         self._run: Any = wandb.init(
             project=config.project,
             name=place.name,
@@ -68,18 +73,20 @@ class WandbTracker(Tracker):
             settings=wandb.Settings(**SETTINGS),
         )
         write_run(place.folder / RUN_FILE, target, run_id)
-        for kind in ("step", "epoch"):
+        # Online, a run that goes on brings its last figures with it; they are not sent again.
+        self._reached = {kind: int(self._run.summary.get(kind) or 0) for kind in ("step", "epoch")}
+        for kind in self._reached:
             self._run.define_metric(kind)
             self._run.define_metric(f"{kind}/*", step_metric=kind)
 
     def step(self, step: int, figures: Mapping[str, float]) -> None:
-        """Send the figures, unless a killed process has."""
-        if step > self._reached[0]:
+        """Send the figures, unless the run has them."""
+        if step > self._reached["step"]:
             self._run.log({"step": step, **finite(figures, "step/")})
 
     def epoch(self, epoch: int, figures: Mapping[str, float | None]) -> None:
-        """Send the figures, unless a killed process has."""
-        if epoch > self._reached[1]:
+        """Send the figures, unless the run has them."""
+        if epoch > self._reached["epoch"]:
             self._run.log({"epoch": epoch, **finite(figures, "epoch/")})
 
     def close(self, status: str) -> None:
