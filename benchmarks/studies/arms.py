@@ -116,7 +116,7 @@ def run_fold(work: Path, store: SliceStore, name: str, fold: int, *, subsets: bo
     if subsets:
         brats = SliceData(store, only(split, store, ("brats",), "test"), selected_only=False)
         found["subsets"] = {"+".join(names): judge(network, brats, names) for names in SUBSETS}
-    if "joint" in arm.get("stages", ("joint",)) and (home / name / "seg_warmup").exists():
+    if (home / name / "seg_warmup").exists():
         found["warmup"] = judge(load_network(store, home / name / "seg_warmup", MODEL), data)
     write_json(result, found)
     logger.info("%s fold %d: %.0f s", name, fold, seconds)

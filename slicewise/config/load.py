@@ -67,13 +67,13 @@ def load_config(mode: str = "smoke", file: Path | None = None, overrides: Iterab
         ConfigError: An unknown mode or key, a value out of range, or a file that is not YAML; names it.
     """
     if mode not in modes():
-        raise ConfigError(f"unknown mode {mode!r}{_near(mode, modes())}", f"use one of {', '.join(modes())}")
-    merged = _read_yaml(config_folder() / "base.yaml")
-    merged = _merge(merged, _read_yaml(config_folder() / "modes" / f"{mode}.yaml"))
+        raise ConfigError(f"unknown mode {mode!r}{near(mode, modes())}", f"use one of {', '.join(modes())}")
+    merged = read_yaml(config_folder() / "base.yaml")
+    merged = merge(merged, read_yaml(config_folder() / "modes" / f"{mode}.yaml"))
     if file is not None:
-        merged = _merge(merged, _read_yaml(file))
+        merged = merge(merged, read_yaml(file))
     for word in overrides:
-        merged = _merge(merged, _parse_override(word))
+        merged = merge(merged, parse_override(word))
     merged["mode"] = mode
     return validate(Config, merged)
 
@@ -92,7 +92,7 @@ def validate(model: type[S], value: Mapping[str, Any]) -> S:
         if first["type"] == "extra_forbidden":
             known = _known_keys(model, first["loc"][:-1])
             cure = f"known keys here: {', '.join(known)}" if known else ""
-            raise ConfigError(f"unknown key {key!r}{_near(str(first['loc'][-1]), known)}", cure) from error
+            raise ConfigError(f"unknown key {key!r}{near(str(first['loc'][-1]), known)}", cure) from error
         given = "" if first["type"] == "missing" else f" (given {str(first['input'])[:80]!r})"
         raise ConfigError(f"{key}: {first['msg']}{given}", "correct this key in the file or --set") from error
 
@@ -107,12 +107,18 @@ def _known_keys(model: type[BaseModel], path: Iterable[int | str]) -> list[str]:
     return sorted(model.model_fields)
 
 
-def _near(word: str, known: Iterable[str]) -> str:
+def near(word: str, known: Iterable[str]) -> str:
+    """Words that propose the known name closest to ``word``, or nothing."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f", did you mean {close[0]!r}?" if close else ""
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """One layer of the configuration.
+
+    Raises:
+        ConfigError: The file cannot be read, or is no YAML mapping.
+    """
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -127,7 +133,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def _parse_override(word: str) -> dict[str, Any]:
+def parse_override(word: str) -> dict[str, Any]:
+    """``a.b=value`` as nested mappings.
+
+    Raises:
+        ConfigError: It has no ``=``, or the value is not YAML.
+    """
     key, equals, text = word.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {word!r} has no '='", "write it as --set key=value, e.g. --set seed=1")
@@ -140,9 +151,10 @@ def _parse_override(word: str) -> dict[str, Any]:
     return dict(nested)
 
 
-def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the keys that ``top`` names, at any depth."""
     merged = dict(base)
     for key, value in top.items():
         below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged

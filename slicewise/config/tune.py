@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from slicewise.config.base import STAGES, Count, Positive, Section, StageName
-from slicewise.config.load import Config, _merge, _near, _read_yaml, config_folder, validate
+from slicewise.config.load import Config, config_folder, merge, near, read_yaml, validate
 from slicewise.errors import ConfigError
 
 SEARCHED = ("model", "train")
@@ -111,7 +111,7 @@ def load_tune(file: Path | None = None, changes: Mapping[str, Any] | None = None
         ConfigError: It cannot be read, or a key or value in it is wrong; names it.
     """
     given = {key: value for key, value in (changes or {}).items() if value is not None}
-    return validate(TuneConfig, {**_read_yaml(file or config_folder() / "tune.yaml"), **given})
+    return validate(TuneConfig, {**read_yaml(file or config_folder() / "tune.yaml"), **given})
 
 
 def check_space(tune: TuneConfig, config: Config) -> None:
@@ -149,7 +149,7 @@ def nested(params: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in params.items():
         for part in reversed(key.split(".")):
             value = {part: value}
-        tree = _merge(tree, value)
+        tree = merge(tree, value)
     return tree
 
 
@@ -163,7 +163,7 @@ def _check_key(key: str, known: list[str], stages: tuple[StageName, ...]) -> Non
     if key not in known:
         below = [other for other in known if other.startswith(f"{key}.")]
         cure = f"name one of {', '.join(below)}" if below else "docs/tuning.md says which keys can be searched"
-        raise ConfigError(f"space: unknown key {key!r}{_near(key, known)}", cure)
+        raise ConfigError(f"space: unknown key {key!r}{near(key, known)}", cure)
     stage = rest.split(".")[0]
     if section == "train" and stage in STAGES and stage not in stages:
         raise ConfigError(f"space: {key!r}: no trial trains {stage}", "add it to 'stages' or take the key out")
@@ -189,7 +189,7 @@ def _fault(config: Config, key: str, value: Any) -> str:
     What only goes against another key is no fault: a trial may draw the two together so that they fit.
     """
     try:
-        Config.model_validate(_merge(config.model_dump(), nested({key: value})))
+        Config.model_validate(merge(config.model_dump(), nested({key: value})))
     except ValidationError as error:
         for fault in error.errors():
             place = ".".join(map(str, fault["loc"]))

@@ -40,7 +40,7 @@ class Plan:
     def batches(self) -> int:
         """Batches of an epoch."""
         whole, rest = divmod(self.slices, self.size * self.world)
-        return whole + (rest >= self.world and rest > 0)
+        return whole + (rest >= self.world)
 
     @property
     def steps(self) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slicewise.config import Config, load_config
-from slicewise.config.load import _merge, _parse_override, _read_yaml
+from slicewise.config.load import merge, parse_override, read_yaml
 from slicewise.config.tune import SEARCHED, TuneConfig, nested
 from slicewise.errors import StoreError
 from slicewise.files import sha256_file, sha256_json
@@ -53,10 +53,10 @@ class TuneJob:
         Raises:
             ConfigError: A layer cannot be read.
         """
-        merged = {} if self.file is None else _read_yaml(self.file)
+        merged = {} if self.file is None else read_yaml(self.file)
         for word in self.overrides:
-            merged = _merge(merged, _parse_override(word))
-        return _merge(merged, nested(params))
+            merged = merge(merged, parse_override(word))
+        return merge(merged, nested(params))
 
     def identity(self, base: Config) -> dict[str, str]:
         """Digests of all that must stay the same from call to call for the trials to be comparable.
