@@ -59,7 +59,7 @@ class Format:
 
 
 def write_npy(path: Path, images: Images) -> None:
-    write_study(path, "s", images, None)
+    write_study(path, "s", images, None, np.zeros((1, 1, 1), dtype=np.uint8))
     (path / "shape.json").write_text(json.dumps(images.shape))
 
 

@@ -18,7 +18,7 @@ from slicewise.slices.crop import pixel_area_mm2
 from slicewise.slices.planes import cut_study
 from slicewise.slices.quality import QualityRecord, estimate_snr
 from slicewise.slices.selection import select_slices
-from slicewise.slices.store import SliceEntry, StudyEntry, StudyFailure, study_key, write_study
+from slicewise.slices.store import SliceEntry, StudyEntry, StudyFailure, join_native, study_key, write_study
 from slicewise.slices.transform import UNKNOWN_MODALITY, Look, as_plane, look_at, render
 from slicewise.studies.reading import read_study
 from slicewise.studies.study import Study, StudyRecord
@@ -28,10 +28,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Planes:
-    """The prepared slices of one study: ``[n, C, size, size]``, ``[n, size, size]`` or None, and their entries."""
+    """The prepared slices of one study: ``[n, C, size, size]``, ``[n, size, size]`` or None, and their entries.
+
+    ``native`` is ``[D, H, W]``: head and labels in the study's own voxels.
+    """
 
     images: NDArray[np.float16]
     labels: NDArray[np.uint8] | None
+    native: NDArray[np.uint8]
     entries: tuple[SliceEntry, ...]
     quality: QualityRecord
 
@@ -57,7 +61,7 @@ def prepare_study(
         reason = f"study {record.study_id}: too large for this machine's memory — scale it down or lower workers"
         return StudyFailure(study_id=record.study_id, reason=reason)
     key = study_key(record.study_id)
-    content_xxh3, label_xxh3 = write_study(folder, key, planes.images, planes.labels)
+    digests = write_study(folder, key, planes.images, planes.labels, planes.native)
     return StudyEntry(
         key=key,
         study_id=record.study_id,
@@ -71,8 +75,9 @@ def prepare_study(
         spacing_mm=study.spacing_mm,
         spacing_known=study.spacing_known,
         quality=planes.quality,
-        content_xxh3=content_xxh3,
-        label_xxh3=label_xxh3,
+        content_xxh3=digests.image,
+        label_xxh3=digests.label,
+        native_xxh3=digests.native,
         warnings=study.warnings,
         slices=planes.entries,
     )
@@ -133,7 +138,16 @@ def _prepare_planes(study: Study, config: PreprocessConfig, seed: int) -> _Plane
     snr = {name: estimate_snr(volume[window], head) for volume, name in zip(volumes, names, strict=True)}
     quality = QualityRecord(frame=(count, height, width), coverage=round(coverage, 4), snr=snr)
     entries = _entries(study, pixels, kept, config, seed)
-    return _Planes(images[: len(kept)], None if labels is None else labels[: len(kept)], entries, quality)
+    native = join_native(_heads(volumes[0].shape, kept), study.labels)
+    return _Planes(images[: len(kept)], None if labels is None else labels[: len(kept)], native, entries, quality)
+
+
+def _heads(shape: tuple[int, ...], kept: Sequence[tuple[int, Look]]) -> NDArray[np.bool_]:
+    """``[D, H, W]``: the head in every slice that was kept."""
+    heads = np.zeros(shape, dtype=np.bool_)
+    for z, look in kept:
+        heads[z] = look.mask.view(np.bool_)
+    return heads
 
 
 def _look(study: Study, z: int, planes: Sequence[NDArray[Any]], config: PreprocessConfig) -> Look:
@@ -168,6 +182,7 @@ def _entries(
             selected=chosen,
             foreground=round(look.share, 4),
             pixel_mm2=round(pixel_area_mm2(look.geometry, size, pixel_mm), 6),
+            box=look.geometry.square,
         )
         for (z, look), tumour, chosen in zip(kept, classes, selected, strict=True)
     )

@@ -1,9 +1,9 @@
 """The slice store: the preprocessed set on disk, opened for reading.
 
-Format ``slicewise-store`` version 2 (``docs/slice-store.md``): a folder with ``store.json`` (everything but pixels)
+Format ``slicewise-store`` version 3 (``docs/slice-store.md``): a folder with ``store.json`` (everything but pixels)
 and, for each study, ``studies/<key>/image.npy`` (``[n, C, size, size]`` float16) and, where it has labels,
 ``label.npy`` (``[n, size, size]`` uint8, BraTS values). Both are memory-mapped, so that any slice is readable from
-any process without copying the rest.
+any process without copying the rest. ``native.zz`` holds head and labels in the study's own voxels.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicewise.errors import StoreError
+from slicewise.slices.crop import SliceGeometry
 from slicewise.slices.store_append import append_studies, staging
 from slicewise.slices.store_arrays import open_array, will_need, write_study
 from slicewise.slices.store_check import Fault, find_faults
@@ -24,6 +25,7 @@ from slicewise.slices.store_index import (
     IMAGE,
     INDEX,
     LABEL,
+    NATIVE,
     STUDIES,
     StoreIndex,
     StudyEntry,
@@ -32,6 +34,7 @@ from slicewise.slices.store_index import (
     write_index,
 )
 from slicewise.slices.store_keys import study_key, study_keys
+from slicewise.slices.store_native import join_native, split_native, unpack_native
 from slicewise.slices.store_slices import SliceEntry, SliceTable
 
 __all__ = [
@@ -46,6 +49,7 @@ __all__ = [
     "StudyFailure",
     "append_studies",
     "find_faults",
+    "join_native",
     "staging",
     "study_key",
     "study_keys",
@@ -109,6 +113,24 @@ class SliceStore:
             raise StoreError(f"study {key} of {self.folder} has no labels")
         shape = (len(study.slices), size, size)
         return cast("NDArray[np.uint8]", self._open(self.folder / STUDIES / key / LABEL, "|u1", shape))
+
+    def native(self, key: str) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+        """Head and labels in the study's own voxels, ``[D, H, W]`` each; the labels are 0 where there is no mask.
+
+        Raises:
+            StoreError: There is no such study, or its file is missing or damaged.
+        """
+        return split_native(unpack_native(self.folder / STUDIES / key / NATIVE, self._study(key).quality.frame))
+
+    def geometry(self, key: str, row: int) -> SliceGeometry:
+        """Where a stored plane lies in its slice.
+
+        Raises:
+            StoreError: There is no such study.
+        """
+        study = self._study(key)
+        top, left, height, width = study.slices.box[row]
+        return SliceGeometry(study.quality.frame[1:], top, left, (height, width))
 
     def prefetch(self, key: str, row: int) -> None:
         """Have the disk read one slice, and its labels, while the caller does something else.

@@ -24,6 +24,7 @@ from slicewise.slices.store_arrays import open_array
 from slicewise.slices.store_index import (
     IMAGE,
     LABEL,
+    NATIVE,
     STUDIES,
     StoreIndex,
     StudyEntry,
@@ -32,6 +33,7 @@ from slicewise.slices.store_index import (
     write_index,
 )
 from slicewise.slices.store_lock import OWNER, STAGING, WRITABLE, locked, sweep
+from slicewise.slices.store_native import unpack_native
 
 
 @contextlib.contextmanager
@@ -137,6 +139,7 @@ def _flush(staged: Path, entry: StudyEntry, config: SliceConfig) -> None:
     open_array(target / IMAGE, "<f2", (planes[0], len(config.modalities), *planes[1:]))
     if entry.has_labels:
         open_array(target / LABEL, "|u1", planes)
+    unpack_native(target / NATIVE, entry.quality.frame)
     for path in (*target.iterdir(), target):
         descriptor = os.open(path, os.O_RDONLY)
         try:

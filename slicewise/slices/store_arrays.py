@@ -11,7 +11,7 @@ import math
 import mmap
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from slicewise.errors import StoreError
 from slicewise.files import CHUNK_BYTES, atomic_folder
-from slicewise.slices.store_index import CURE, IMAGE, LABEL, STUDIES
+from slicewise.slices.store_index import CURE, IMAGE, LABEL, NATIVE, STUDIES
+from slicewise.slices.store_native import pack_native
 
 MAX_HEADER_BYTES = 1024
 # What numpy writes, whatever blanks it pads with; nothing in it is ever evaluated.
@@ -30,9 +31,21 @@ HEADER = re.compile(
 )
 
 
+class Digests(NamedTuple):
+    """Of a study's files: ``image.npy``, ``label.npy`` where there is a mask, ``native.zz``."""
+
+    image: str
+    label: str | None
+    native: str
+
+
 def write_study(
-    folder: Path, key: str, images: NDArray[np.float16], labels: NDArray[np.uint8] | None
-) -> tuple[str, str | None]:
+    folder: Path,
+    key: str,
+    images: NDArray[np.float16],
+    labels: NDArray[np.uint8] | None,
+    native: NDArray[np.uint8],
+) -> Digests:
     """Write one study's arrays to ``studies/<key>`` in one step; whatever was there before is replaced.
 
     Any number of processes may write different studies at the same time. To add studies to a store that is in
@@ -44,22 +57,26 @@ def write_study(
         images: ``[n, C, size, size]``; best filled as an ordinary array and written once, which takes a quarter
             of the time that filling a new memory map does.
         labels: ``[n, size, size]``, or None where there is no mask.
+        native: ``[D, H, W]``, from ``join_native``.
 
     Returns:
-        The digests of ``image.npy`` and, where there are labels, ``label.npy``.
+        The files' digests.
 
     Raises:
         StoreError: An array is of another type or shape, or the disk is full.
     """
     _check("images", images, np.float16, 4)
+    _check("native", native, np.uint8, 3)
     if labels is not None:
         _check("labels", labels, np.uint8, 3)
         if len(labels) != len(images):
             raise StoreError(f"study {key}: {len(images)} slices but {len(labels)} label planes")
     try:
         with atomic_folder(folder / STUDIES / key) as target:
-            digest = _write(target / IMAGE, images)
-            return digest, None if labels is None else _write(target / LABEL, labels)
+            packed = pack_native(native)
+            (target / NATIVE).write_bytes(packed)
+            label = None if labels is None else _write(target / LABEL, labels)
+            return Digests(_write(target / IMAGE, images), label, xxhash.xxh3_128_hexdigest(packed))
     except OSError as error:
         raise StoreError(f"study {key} cannot be written: {error}", "free space on the disk") from error
 

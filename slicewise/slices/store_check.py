@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,8 @@ from pathlib import Path
 from slicewise.errors import StoreError
 from slicewise.progress import Update
 from slicewise.slices.store_arrays import digest_of, open_array
-from slicewise.slices.store_index import IMAGE, LABEL, STUDIES, StoreIndex, StudyEntry
+from slicewise.slices.store_index import IMAGE, LABEL, NATIVE, STUDIES, StoreIndex, StudyEntry
+from slicewise.slices.store_native import unpack_native
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,17 @@ def _study_faults(folder: Path, index: StoreIndex, study: StudyEntry) -> Iterato
     config, n = index.preprocessing, len(study.slices)
     planes = (n, config.size, config.size)
     image = (n, len(config.modalities), config.size, config.size)
-    files = ((IMAGE, "<f2", image, study.content_xxh3), (LABEL, "|u1", planes, study.label_xxh3))
-    for name, dtype, shape, digest in files:
-        path = folder / STUDIES / study.key / name
+    home = folder / STUDIES / study.key
+    files: tuple[tuple[Path, str | None, Callable[[Path], object]], ...] = (
+        (home / IMAGE, study.content_xxh3, lambda path: open_array(path, "<f2", image)),
+        (home / LABEL, study.label_xxh3, lambda path: open_array(path, "|u1", planes)),
+        (home / NATIVE, study.native_xxh3, lambda path: unpack_native(path, study.quality.frame)),
+    )
+    for path, digest, open_file in files:
         if digest is None:
             continue
         try:
-            open_array(path, dtype, shape)
+            open_file(path)
             if digest_of(path) != digest:
                 yield Fault(path, f"{path} was changed: its digest is another")
         except StoreError as error:

@@ -22,8 +22,8 @@ from slicewise.slices.store_slices import SliceEntry, SliceTable, columns
 
 INDEX = "store.json"
 STUDIES = "studies"
-IMAGE, LABEL = "image.npy", "label.npy"
-VERSION = 2
+IMAGE, LABEL, NATIVE = "image.npy", "label.npy", "native.zz"
+VERSION = 3
 CURE = "run 'slicewise preprocess' again"
 # A hundred thousand studies have an index of half of this.
 MAX_INDEX_BYTES = 1 << 30
@@ -44,6 +44,7 @@ class StudyEntry(_Record):
         grade: The tumour's grade as the source gives it, such as ``HGG``.
         content_xxh3: XXH3-128 of ``image.npy``; equal for a study listed twice under two names.
         label_xxh3: XXH3-128 of ``label.npy``; None where there is no mask.
+        native_xxh3: XXH3-128 of ``native.zz``, which holds the head and the labels in the study's own voxels.
         slices: A sequence of ``SliceEntry``, kept in columns.
     """
 
@@ -61,6 +62,7 @@ class StudyEntry(_Record):
     quality: QualityRecord
     content_xxh3: Digest
     label_xxh3: Digest | None
+    native_xxh3: Digest
     warnings: tuple[str, ...]
     slices: SliceTable
 
@@ -99,7 +101,7 @@ class StoreIndex(_Record):
     """
 
     format: Literal["slicewise-store"] = "slicewise-store"
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     preprocessing: SliceConfig
     data_digest: str
     sources: tuple[str, ...]
@@ -156,5 +158,6 @@ def files_of(folder: Path, index: StoreIndex) -> Iterator[Path]:
     yield folder / INDEX
     for study in index.studies:
         yield folder / STUDIES / study.key / IMAGE
+        yield folder / STUDIES / study.key / NATIVE
         if study.has_labels:
             yield folder / STUDIES / study.key / LABEL

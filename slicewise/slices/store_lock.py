@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from slicewise.errors import StoreError
-from slicewise.slices.store_index import IMAGE, INDEX, LABEL, STUDIES, StoreIndex
+from slicewise.slices.store_index import IMAGE, INDEX, LABEL, NATIVE, STUDIES, StoreIndex
 
 LOCK = "store.lock"
 STAGING = ".staging-"
@@ -59,7 +59,7 @@ def leftovers(folder: Path, index: StoreIndex) -> list[Path]:
         if path.name not in keys:
             found.append(path)
         else:
-            found += [file for file in path.iterdir() if file.name not in {IMAGE, LABEL}]
+            found += [file for file in path.iterdir() if file.name not in {IMAGE, LABEL, NATIVE}]
     return sorted(path for path in found if path.exists() or path.is_symlink())
 
 

@@ -14,6 +14,9 @@ from pydantic import ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0, le=1)]
 SquareMillimetres = Annotated[float, Field(gt=0)]
+Pixel = Annotated[int, Field(gt=-(2**31), lt=2**31)]
+Side = Annotated[int, Field(gt=0, lt=2**31)]
+Box = tuple[Pixel, Pixel, Side, Side]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class SliceEntry:
         selected: Whether it takes part in training.
         foreground: Share of pixels that are head or brain.
         pixel_mm2: Area of one pixel of the stored plane in mm².
+        box: Top, left, height and width of the stored plane in the slice's own pixels; may reach beyond its frame.
     """
 
     z: int
@@ -33,6 +37,7 @@ class SliceEntry:
     selected: bool
     foreground: float
     pixel_mm2: float
+    box: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +51,10 @@ class SliceTable(Sequence[SliceEntry]):
     selected: tuple[bool, ...]
     foreground: tuple[Share, ...]
     pixel_mm2: tuple[SquareMillimetres, ...]
+    box: tuple[Box, ...]
 
     def __post_init__(self) -> None:
-        columns = (self.tumour, self.selected, self.foreground, self.pixel_mm2)
+        columns = (self.tumour, self.selected, self.foreground, self.pixel_mm2, self.box)
         if any(len(column) != len(self.z) for column in columns):
             raise ValueError("the columns of the slices differ in length")
         if list(self.z) != sorted(set(self.z)):
@@ -70,10 +76,12 @@ class SliceTable(Sequence[SliceEntry]):
         """One slice, or some."""
         if isinstance(at, slice):
             return tuple(self[row] for row in range(len(self))[at])
-        return SliceEntry(self.z[at], self.tumour[at], self.selected[at], self.foreground[at], self.pixel_mm2[at])
+        return SliceEntry(
+            self.z[at], self.tumour[at], self.selected[at], self.foreground[at], self.pixel_mm2[at], self.box[at]
+        )
 
     def __iter__(self) -> Iterator[SliceEntry]:
-        return map(SliceEntry, self.z, self.tumour, self.selected, self.foreground, self.pixel_mm2)
+        return map(SliceEntry, self.z, self.tumour, self.selected, self.foreground, self.pixel_mm2, self.box)
 
 
 def columns(entries: Iterable[SliceEntry]) -> dict[str, tuple[Any, ...]]:

@@ -52,8 +52,9 @@ def write_store(folder: Path, studies: Sequence[Made], failures: Sequence[str] =
         image = study.image[None].astype(np.float16)
         label = None if study.label is None else study.label[None].astype(np.uint8)
         (folder / "studies").mkdir(parents=True, exist_ok=True)
-        content, mask = write_study(folder, study.key, image, label)
-        row = SliceEntry(z=0, tumour=study.tumour, selected=True, foreground=0.5, pixel_mm2=1.0)
+        head = np.full((1, SIZE, SIZE), 128, dtype=np.uint8)
+        content, mask, native = write_study(folder, study.key, image, label, head)
+        row = SliceEntry(z=0, tumour=study.tumour, selected=True, foreground=0.5, pixel_mm2=1.0, box=(0, 0, SIZE, SIZE))
         entries.append(
             StudyEntry(
                 key=study.key,
@@ -69,6 +70,7 @@ def write_store(folder: Path, studies: Sequence[Made], failures: Sequence[str] =
                 quality=QualityRecord(frame=(1, SIZE, SIZE), coverage=0.5, snr={"flair": None}),
                 content_xxh3=content,
                 label_xxh3=mask,
+                native_xxh3=native,
                 warnings=(),
                 slices=SliceTable.of([row]),
             )

@@ -40,6 +40,7 @@ def slices(count: int, seed: int = 0) -> tuple[SliceEntry, ...]:
             selected=rng.random() < 0.5,
             foreground=round(rng.random(), 4),
             pixel_mm2=round(1 + rng.random(), 6),
+            box=(-1, 2, 40, 41),
         )
         for z in range(count)
     )
@@ -60,6 +61,7 @@ def entry(study_id: str, count: int = 4, seed: int = 0, **changes: Any) -> Study
         "quality": QUALITY,
         "content_xxh3": NO_DIGEST,
         "label_xxh3": NO_DIGEST,
+        "native_xxh3": NO_DIGEST,
         "warnings": (),
         "slices": slices(count, seed),
     }
@@ -73,11 +75,18 @@ def pixels(seed: int, count: int = 4, config: SliceConfig = CONFIG) -> tuple[np.
     return rng.normal(size=shape).astype(np.float16), labels
 
 
+def native(seed: int) -> np.ndarray:
+    """Head and labels in the voxels of the frame of ``QUALITY``."""
+    rng = np.random.default_rng(seed)
+    return np.asarray(rng.choice(np.array([0, 128, 129, 130, 132], dtype=np.uint8), size=QUALITY.frame))
+
+
 def written(folder: Path, study_id: str, seed: int, count: int = 4, *, masked: bool = True) -> StudyEntry:
     """Write a study's arrays, and give its entry."""
     images, labels = pixels(seed, count)
-    content, label = write_study(folder, study_key(study_id), images, labels if masked else None)
-    return entry(study_id, count, seed, content_xxh3=content, label_xxh3=label)
+    digests = write_study(folder, study_key(study_id), images, labels if masked else None, native(seed))
+    content, label, own = digests
+    return entry(study_id, count, seed, content_xxh3=content, label_xxh3=label, native_xxh3=own)
 
 
 def make_store(folder: Path, study_ids: Sequence[str] = ("a", "b", "c")) -> SliceStore:

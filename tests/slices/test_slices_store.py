@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_run import SmallData
-from store_samples import CONFIG, NO_DIGEST, entry, make_store, pixels, slices
+from store_samples import CONFIG, NO_DIGEST, entry, make_store, native, pixels, slices
 
 from slicewise.config import SliceConfig
 from slicewise.errors import StoreError
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The index of 1,000 studies of 155 slices, and the files of the first."""
     folder = tmp_path_factory.mktemp("many")
-    write_study(folder, "s0", *pixels(0, 155))
+    write_study(folder, "s0", *pixels(0, 155), native(0))
     studies = tuple(entry(f"s{at}", 155, at) for at in range(MANY))
     write_index(folder, StoreIndex(preprocessing=CONFIG, data_digest="d", sources=("test",), studies=studies))
     return folder
@@ -218,12 +218,12 @@ def test_an_index_that_makes_no_sense_is_refused(folder: Path, change: Callable[
     assert "preprocess" in caught.value.cure
 
 
-@pytest.mark.parametrize("version", [1, 3, "2"])
+@pytest.mark.parametrize("version", [2, 4, "3"])
 def test_another_format_version_says_so(folder: Path, version: object) -> None:
     """A store of version 1 has its slices one by one and no quality record."""
     change_index(folder, lambda index: index.update(version=version))
     change_index(folder, lambda index: index["studies"][0].pop("quality"))
-    with pytest.raises(StoreError, match=f"format version {version}, this SliceWise reads version 2") as caught:
+    with pytest.raises(StoreError, match=f"format version {version}, this SliceWise reads version 3") as caught:
         SliceStore(folder)
     assert caught.value.cure == "run 'slicewise preprocess' again"
 
@@ -371,8 +371,8 @@ def test_one_slice_does_not_bring_in_the_rest(tmp_path: Path) -> None:
     """Of 37 MB only the pages around the slice are touched; a page of the page cache may be 2 MB."""
     count, config = 64, SliceConfig(size=272)
     images, _ = pixels(0, count, config)
-    digest, _ = write_study(tmp_path, "big", images, None)
-    study = entry("big", count, content_xxh3=digest, label_xxh3=None)
+    digest, _, own = write_study(tmp_path, "big", images, None, native(0))
+    study = entry("big", count, content_xxh3=digest, label_xxh3=None, native_xxh3=own)
     write_index(tmp_path, StoreIndex(preprocessing=config, data_digest="d", sources=("test",), studies=(study,)))
     mapped = SliceStore(tmp_path).images("big")
     path = tmp_path / "studies" / "big" / "image.npy"
@@ -400,8 +400,8 @@ def test_more_studies_than_open_files(tmp_path: Path) -> None:
     names = [f"s{at}" for at in range(60)]
     entries = []
     for name in names:
-        content, label = write_study(tmp_path, name, images, labels)
-        entries.append(entry(name, content_xxh3=content, label_xxh3=label))
+        content, label, own = write_study(tmp_path, name, images, labels, native(0))
+        entries.append(entry(name, content_xxh3=content, label_xxh3=label, native_xxh3=own))
     index = StoreIndex(preprocessing=CONFIG, data_digest="d", sources=("test",), studies=tuple(entries))
     write_index(tmp_path, index)
     store = SliceStore(tmp_path, open_maps=20)
@@ -424,18 +424,18 @@ def test_a_store_goes_to_another_process(folder: Path) -> None:
 
 
 def test_a_retried_study_replaces_what_was_there(folder: Path) -> None:
-    first = write_study(folder, "a", *pixels(9))
-    assert first == write_study(folder, "a", *pixels(9))
-    assert first != write_study(folder, "a", pixels(8)[0], None)
+    first = write_study(folder, "a", *pixels(9), native(9))
+    assert first == write_study(folder, "a", *pixels(9), native(9))
+    assert first != write_study(folder, "a", pixels(8)[0], None, native(9))
     assert sorted(path.name for path in (folder / "studies").iterdir()) == ["a", "b", "c"]
-    assert [path.name for path in (folder / "studies" / "a").iterdir()] == ["image.npy"]
+    assert sorted(path.name for path in (folder / "studies" / "a").iterdir()) == ["image.npy", "native.zz"]
 
 
 def test_equal_images_have_one_digest_whatever_their_memory_layout(tmp_path: Path) -> None:
     images, labels = pixels(3)
-    one = write_study(tmp_path, "one", images, labels)
-    assert one == write_study(tmp_path, "two", np.asfortranarray(images), labels[::-1][::-1])
-    assert one != write_study(tmp_path, "three", images[:, ::-1], labels)
+    one = write_study(tmp_path, "one", images, labels, native(0))
+    assert one == write_study(tmp_path, "two", np.asfortranarray(images), labels[::-1][::-1], native(0))
+    assert one != write_study(tmp_path, "three", images[:, ::-1], labels, native(0))
     assert len(one[0]) == len(NO_DIGEST)
 
 
@@ -451,7 +451,7 @@ def test_equal_images_have_one_digest_whatever_their_memory_layout(tmp_path: Pat
 )
 def test_arrays_of_another_kind_are_not_written(tmp_path: Path, images: Any, labels: Any) -> None:
     with pytest.raises(StoreError):
-        write_study(tmp_path, "a", images, labels)
+        write_study(tmp_path, "a", images, labels, native(0))
     assert not (tmp_path / "studies").exists()
 
 
@@ -459,7 +459,7 @@ def test_a_full_disk_is_an_error_with_a_cure(tmp_path: Path) -> None:
     """Any failure to write is: here a file stands where the folder should be."""
     (tmp_path / "studies").write_bytes(b"")
     with pytest.raises(StoreError, match="study a cannot be written") as caught:
-        write_study(tmp_path, "a", *pixels(0))
+        write_study(tmp_path, "a", *pixels(0), native(0))
     assert "disk" in caught.value.cure
 
 

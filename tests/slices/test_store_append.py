@@ -17,6 +17,7 @@ from store_samples import (
     append_until_killed,
     entry,
     make_store,
+    native,
     pixels,
     written,
 )
@@ -84,7 +85,7 @@ def test_a_study_that_was_not_staged_whole_is_refused(tmp_path: Path, count: int
     with staging(store.folder) as staged, pytest.raises(StoreError, match="studies/e/"):
         good = written(staged, "d", 1)
         if not missing:
-            write_study(staged, "e", *pixels(2))
+            write_study(staged, "e", *pixels(2), native(2))
         append_studies(store.folder, staged, [good, entry("e", count)], CONFIG, "second")
     assert SliceStore(store.folder).index == store.index
     assert spare(store.folder) == []
