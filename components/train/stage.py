@@ -11,7 +11,8 @@ from components.runtime import stage
 from slicewise.config import STAGES, ModelConfig, StageName, TrainConfig, validate
 from slicewise.errors import ConfigError
 from slicewise.progress import progress
-from slicewise.training.stage import StageJob, train_stage
+from slicewise.training.launch import launch_stage
+from slicewise.training.stage import StageJob
 
 FIGURES = ("val_loss", "val_dice", "val_auc")
 
@@ -45,7 +46,7 @@ def run(
             checkpoints=home / "checkpoints" / name,
             tracking=home / "tracking" / name,
         )
-        result = train_stage(job, Path(weights.path), update)
+        result = launch_stage(job, Path(weights.path), update)
         best = result["history"][result["best_epoch"] - 1] if result["history"] else {}
         figures = {key: best[key] for key in FIGURES if best.get(key) is not None}
         record.figures = {"skipped": result["skipped"]} if result["skipped"] else {"best epoch": result["best_epoch"]}

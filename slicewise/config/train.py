@@ -57,6 +57,7 @@ class TrainConfig(OptimiseConfig, CheckpointConfig):
 
     Attributes:
         batch_size: Slices in a batch, of each process where there are several.
+        processes: Of one machine; 0 takes one for each GPU, and one without a GPU.
         precision: ``auto`` takes bf16 or fp16 on CUDA, and fp32 on CPUs.
         memory_format: ``auto`` takes channels_last on CUDA only.
         compile: The backend of ``torch.compile``; None runs eagerly.
@@ -66,6 +67,7 @@ class TrainConfig(OptimiseConfig, CheckpointConfig):
     """
 
     batch_size: Count = 16
+    processes: Annotated[int, Field(ge=0)] = 0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     compile: Literal["inductor", "aot_eager", "eager"] | None = None

@@ -28,11 +28,13 @@ class Inferred:
         batch: The batch.
         tumour: ``[N]`` logits.
         regions: ``[N, 3, H, W]`` logits, or None when not asked for.
+        features: The encoder's, finest first, on the network's device; None when not asked for.
     """
 
     batch: Batch
     tumour: torch.Tensor
     regions: torch.Tensor | None
+    features: list[torch.Tensor] | None = None
 
 
 def infer(
@@ -42,15 +44,17 @@ def infer(
     *,
     segment: bool = True,
     rows: Sequence[int] | None = None,
+    keep_features: bool = False,
 ) -> Iterator[Inferred]:
     """Run the network in evaluation mode over the slices ``rows`` of ``data``, by default over all, in order."""
     device = next(network.parameters()).device
     network.eval()
     for batch in data.batches(range(len(data)) if rows is None else rows, batch_size):
         with torch.inference_mode():
-            logits = network(place_image(batch.image, device), segment=segment)
+            features = network.encoder(place_image(batch.image, device))
+            logits = network.from_features(features, segment=segment)
         regions = None if logits.regions is None else logits.regions.float().cpu()
-        yield Inferred(batch, logits.tumour.float().cpu(), regions)
+        yield Inferred(batch, logits.tumour.float().cpu(), regions, features if keep_features else None)
 
 
 def validate_stage(
