@@ -143,7 +143,8 @@ def train(
     settings = load_config(mode, config, set_ or [])
     if stage not in STAGES:
         raise UsageError(f"unknown training stage {stage!r}", f"use one of {', '.join(STAGES)}")
-    from slicewise.training.stage import StageJob, train_stage
+    from slicewise.training.launch import launch_stage
+    from slicewise.training.stage import StageJob
 
     job = StageJob(
         stage=cast("StageName", stage),
@@ -157,7 +158,7 @@ def train(
         tracking=out / "tracking",
     )
     with progress(stage) as update:
-        record = train_stage(job, out, update)
+        record = launch_stage(job, out, update)
     text = f"{out}: {record['skipped'] or 'best epoch ' + str(record['best_epoch'])}"
     emit({"weights": str(out), **record}, as_json=json, text=text)
 
