@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from serving.codecs.images import map_png, mask_png
 from slicewise import RESEARCH_USE
 from slicewise.config import REGIONS
+from slicewise.inference.calibration import Decision
 
 LABELS = ("no tumour", "tumour")
 
 
-def class_fields(probability: float, threshold: float) -> dict[str, Any]:
-    """What classification says."""
+def class_fields(probability: float, threshold: float, decision: Decision) -> dict[str, Any]:
+    """What classification says: the label by the threshold, and the decision, which may abstain."""
     label = probability >= threshold
     return {
         "prediction": LABELS[label],
@@ -26,8 +27,15 @@ def class_fields(probability: float, threshold: float) -> dict[str, Any]:
         "tumor_probability": probability,
         "calibrated_probabilities": {"no_tumor": 1.0 - probability, "tumor": probability},
         "threshold": threshold,
+        "decision": decision,
+        "abstain": decision == "unsure",
         "research_use": RESEARCH_USE,
     }
+
+
+def ood_fields(score: float | None, flag: bool | None) -> dict[str, Any]:
+    """How unlike the training slices the input is; null where the model has no such score."""
+    return {"ood_score": score, "ood_flag": flag}
 
 
 def mask_fields(

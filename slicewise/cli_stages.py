@@ -173,7 +173,7 @@ def calibrate(
     set_: Overrides = None,
     json: Json = False,
 ) -> None:
-    """Fit temperature and threshold on the validation split.
+    """Fit probabilities and decisions on the validation split.
 
     Example: slicewise calibrate --store work/store --split work/split --weights work/joint --out work/calibration
     """
@@ -220,16 +220,22 @@ def evaluate(
 
 def gate(
     evaluation: Annotated[Path, typer.Option(help="The folder of metrics.json, from 'evaluate'.")],
+    champion: Annotated[
+        Path | None, typer.Option(help="The model to replace: a run's folder, a bundle or a metrics.json.")
+    ] = None,
     mode: Mode = "smoke",
     config: ConfigFile = None,
     set_: Overrides = None,
     json: Json = False,
 ) -> None:
-    """Hold the test figures against the limits; exit 1 when they do not reach them.
+    """Hold the test figures against the limits and the champion; exit 1 when they do not reach them.
 
     Example: slicewise gate --evaluation work/evaluation --set gate.min_roc_auc=0.9
+
+    Example: slicewise gate --evaluation work/evaluation --champion runs/last-month
     """
-    settings = load_config(mode, config, set_ or [])
+    named = [] if champion is None else [f"gate.champion={quoted(str(champion))}"]
+    settings = load_config(mode, config, [*(set_ or []), *named])
     from slicewise.evaluation.evaluate import FILE
     from slicewise.evaluation.gate import judge
     from slicewise.files import read_result

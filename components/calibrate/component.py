@@ -1,4 +1,4 @@
-"""Component ``calibrate``: temperatures and the decision threshold."""
+"""Component ``calibrate``: probabilities, the decision threshold and the band of unsure answers."""
 
 from kfp import dsl
 

@@ -36,15 +36,14 @@ def run(
         )
         found, validation = fitted["calibration"], fitted["validation"]
         record.figures = {
-            "temperature": found["tumour"]["temperature"],
+            "method": found["tumour"]["method"],
             "kept": found["tumour"]["kept"],
             "threshold": found["threshold"]["value"],
         }
         record.outputs = {"calibration": calibration.path}
         changes = {
-            f"val_{key}_{when}": validation[when][key]
-            for when in ("before", "after")
+            f"val_{key}_{when}": figures["figures"][key]["value"]
+            for when, figures in validation["tumour"].items()
             for key in ("ece", "brier", "nll")
-            if when in validation
         }
-        log_metrics(metrics, {"temperature": found["tumour"]["temperature"]} | changes)
+        log_metrics(metrics, {"threshold": found["threshold"]["value"]} | changes)

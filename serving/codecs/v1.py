@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from serving.answers import class_fields, map_fields, mask_fields
+from serving.answers import class_fields, map_fields, mask_fields, ood_fields
 from serving.codecs.images import as_channels, decode_file, to_slice
 from serving.codecs.parameters import Parameters, words
 from serving.codecs.tensors import Array, from_base64
@@ -72,7 +72,8 @@ def encode(outcomes: Sequence[Prediction | InputError], pixel_mm: tuple[float, f
 
 def prediction_fields(prediction: Prediction, pixel_mm: tuple[float, float] | None) -> dict[str, Any]:
     """One prediction as JSON fields."""
-    fields = class_fields(prediction.tumor_probability, prediction.threshold)
+    fields = class_fields(prediction.tumor_probability, prediction.threshold, prediction.decision)
+    fields |= ood_fields(prediction.ood_score, prediction.ood_flag)
     if prediction.mask is not None:
         fields |= mask_fields(prediction.mask, pixel_mm, prediction.trained_regions)
     return fields | map_fields(prediction.gradcam, prediction.uncertainty)

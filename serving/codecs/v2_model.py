@@ -25,6 +25,7 @@ OUTPUTS = (
     ("region_probability", "FP32", [-1, len(REGIONS), -1, -1]),
     ("gradcam", "FP32", [-1, -1, -1]),
     ("uncertainty", "FP32", [-1, -1, -1]),
+    ("ood_score", "FP32", [-1]),
     ("error", BYTES, [-1]),
 )
 OUTPUT_NAMES = tuple(name for name, _, _ in OUTPUTS)
@@ -80,14 +81,22 @@ def build_answer(outcomes: Sequence[Prediction | InputError], request: Message, 
         like = pick(good)
         if like is not None and (name in request.wanted or name not in ON_DEMAND):
             tensors[name] = _stack(outcomes, pick, like)
+    if good.ood_score is not None:
+        tensors["ood_score"] = np.array([_ood_score(outcome) for outcome in outcomes], dtype=np.float32)
     errors = np.empty(len(outcomes), dtype=np.object_)
     errors[:] = [orjson.dumps(error_body(item)) if isinstance(item, InputError) else b"" for item in outcomes]
     tensors["error"] = errors
     wanted = request.wanted or tuple(tensors)
     missing = [name for name in wanted if name not in tensors]
+    if "ood_score" in missing:
+        raise InputError("outputs: this model has no 'ood_score'", "leave it out, or calibrate and package it again")
     if missing:
         raise InputError(f"outputs: {missing[0]!r} was not computed", f"add {MAPS[missing[0]][0]!r} to tasks")
     parameters: dict[str, Any] = {"model_digest": model["digest"], "threshold": good.threshold}
+    # In the order of the slices, empty where one failed. A parameter, as the outputs are the protocol's contract.
+    parameters["decision"] = ",".join(item.decision if isinstance(item, Prediction) else "" for item in outcomes)
+    if good.ood_flag is not None:
+        parameters["ood_flag"] = ",".join(_ood_flag(outcome) for outcome in outcomes)
     if good.mask is not None:
         parameters["trained_regions"] = ",".join(good.trained_regions)
     parameters |= {f"{phase}_ms": round(value, 3) for phase, value in good.timings_ms.items()}
@@ -121,6 +130,15 @@ def _file(data: bytes, field: str, parameters: Parameters, config: SliceConfig) 
 
 def _probability(outcome: Prediction | InputError) -> float:
     return outcome.tumor_probability if isinstance(outcome, Prediction) else float("nan")
+
+
+def _ood_score(outcome: Prediction | InputError) -> float:
+    score = outcome.ood_score if isinstance(outcome, Prediction) else None
+    return float("nan") if score is None else score
+
+
+def _ood_flag(outcome: Prediction | InputError) -> str:
+    return str(outcome.ood_flag).lower() if isinstance(outcome, Prediction) else ""
 
 
 def _stack(

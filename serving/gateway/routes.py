@@ -6,19 +6,20 @@ import re
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
-from serving.answers import class_fields, mask_fields
+from serving.answers import class_fields, mask_fields, ood_fields
 from serving.codecs import v2
 from serving.codecs.parameters import spacing
 from serving.gateway.model import SliceWiseModel
 from serving.gateway.sdk import ModelNotFound
 from serving.gateway.uploads import read_upload
 from slicewise import RESEARCH_USE, __version__
+from slicewise.inference.calibration import Decision
 
 PAGE = Path(__file__).with_name("page.html")
 PAGE_HEADERS = {
@@ -93,7 +94,9 @@ class Routes:
         read = time.perf_counter()
         answer = await self._model.backend.infer(upload.tensors, upload.parameters | {"tasks": tasks})
         back = time.perf_counter()
-        fields = class_fields(float(answer.tensors["tumor_probability"][0]), float(answer.parameters["threshold"]))
+        probability, threshold = float(answer.tensors["tumor_probability"][0]), float(answer.parameters["threshold"])
+        fields = class_fields(probability, threshold, cast("Decision", str(answer.parameters["decision"])))
+        fields |= ood_of(answer)
         if "mask" in answer.tensors:
             fields |= mask_fields(np.asarray(answer.tensors["mask"][0]), area, trained_regions(answer.parameters))
         digest = answer.parameters["model_digest"]
@@ -101,6 +104,13 @@ class Routes:
         fields["request_id"] = request_id(request)
         fields["timings_ms"] = _timings(answer.parameters, start, read, back)
         return JSONResponse(fields, headers={"x-request-id": fields["request_id"]})
+
+
+def ood_of(answer: v2.Message) -> dict[str, Any]:
+    """The fields of the first slice's out-of-distribution score."""
+    if "ood_score" not in answer.tensors:
+        return ood_fields(None, None)
+    return ood_fields(float(answer.tensors["ood_score"][0]), str(answer.parameters["ood_flag"]) == "true")
 
 
 def trained_regions(parameters: Any) -> list[str]:

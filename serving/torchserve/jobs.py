@@ -108,6 +108,7 @@ def describe(model: Served) -> dict[str, Any]:
         "trained_regions": list(meta.trained_regions),
         "preset": meta.architecture.preset,
         "calibration": meta.calibration.model_dump(mode="json"),
+        "ood": meta.ood.model_dump(mode="json"),
         "metrics": meta.metrics,
         "synthetic": meta.synthetic,
         "sources": list(meta.sources),

@@ -19,7 +19,8 @@ from slicewise.config.base import (
     StageName,
 )
 from slicewise.config.download import DownloadConfig, PhantomConfig
-from slicewise.config.judge import CalibrateConfig, EvaluateConfig, GateConfig
+from slicewise.config.gate import GateConfig
+from slicewise.config.judge import CalibrateConfig, EvaluateConfig
 from slicewise.config.load import Config, config_folder, load_config, modes, validate
 from slicewise.config.loss import LossConfig
 from slicewise.config.model import Architecture, ModelConfig

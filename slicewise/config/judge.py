@@ -1,4 +1,4 @@
-"""The sections ``calibrate``, ``evaluate`` and ``gate``."""
+"""The sections ``calibrate`` and ``evaluate``."""
 
 from __future__ import annotations
 
@@ -6,31 +6,57 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from slicewise.config.base import Count, Section, Share
+from slicewise.config.base import Positive, Section, Share
 
 
 class CalibrateConfig(Section):
-    """Temperature and decision threshold, fitted on the validation split."""
+    """Probabilities and decisions, fitted on the validation split.
+
+    Attributes:
+        folds: Of the patients, to judge a method on those that it was not fitted on.
+        n_bins: Bins of the calibration errors.
+        bootstrap: Draws of patients for the intervals of the validation's figures.
+        confidence: Of these intervals.
+        methods: What is tried for the slice's probability; none leaves the network's own.
+        threshold_rule: Youden's index, a sensitivity to reach, or the costs of the two errors.
+        target_sensitivity: For the rule ``sensitivity``.
+        cost_fn: Of a missed tumour, for the rule ``cost``.
+        cost_fp: Of a false alarm.
+        alpha: Accepted share of wrong sure answers in each class; null leaves out the band of unsure answers.
+    """
 
     folds: Annotated[int, Field(ge=2)] = 5
     n_bins: Annotated[int, Field(ge=2)] = 10
-    threshold_rule: Literal["youden", "sensitivity"] = "youden"
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    methods: tuple[Literal["temperature", "platt", "beta", "isotonic"], ...] = (
+        "temperature",
+        "platt",
+        "beta",
+        "isotonic",
+    )
+    threshold_rule: Literal["youden", "sensitivity", "cost"] = "youden"
     target_sensitivity: Share = 0.95
+    cost_fn: Positive = 1.0
+    cost_fp: Positive = 1.0
+    alpha: Annotated[float | None, Field(gt=0, lt=0.5)] = 0.1
 
 
 class EvaluateConfig(Section):
-    """The test split, judged once."""
+    """The test split, judged once.
+
+    Attributes:
+        bootstrap: Draws of patients for an interval.
+        confidence: Of the intervals.
+        n_bins: Bins of the reliability diagrams.
+        mc_samples: Monte-Carlo dropout samples per slice for the uncertainty; 0 leaves it out.
+        pictured_slices: Pictures of each study in the report; 0 draws none.
+        pictured_studies: At most so many studies are pictured: the worst and the best, and others evenly between.
+    """
 
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     n_bins: Annotated[int, Field(ge=2)] = 10
-    batch_size: Count = 32
-
-
-class GateConfig(Section):
-    """Least (``min_``) and greatest (``max_``) acceptable test figures; null or left out is not judged."""
-
-    min_roc_auc: Share | None = None
-    min_sensitivity: Share | None = None
-    min_dice_wt: Share | None = None
-    max_ece: Share | None = None
+    mc_samples: Annotated[int, Field(ge=0, le=50)] = 8
+    pictured_slices: Annotated[int, Field(ge=0, le=20)] = 5
+    pictured_studies: Annotated[int, Field(ge=0)] = 100

@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from slicewise.config.base import Section
 from slicewise.config.download import DownloadConfig
-from slicewise.config.judge import CalibrateConfig, EvaluateConfig, GateConfig
+from slicewise.config.gate import GateConfig
+from slicewise.config.judge import CalibrateConfig, EvaluateConfig
 from slicewise.config.model import ModelConfig
 from slicewise.config.preprocess import PreprocessConfig
 from slicewise.config.serve import ServeConfig

@@ -1,31 +1,47 @@
-"""The ``calibrate`` stage: temperatures and the decision threshold, fitted on the validation split."""
+"""The ``calibrate`` stage: everything that the validation split decides beside the weights."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from sklearn.metrics import roc_curve
-from sklearn.model_selection import GroupKFold
+from pydantic import ValidationError
 
 from slicewise.config import REGIONS, CalibrateConfig, ModelConfig
+from slicewise.errors import StoreError
+from slicewise.evaluation.calibration_report import side_figures
+from slicewise.evaluation.choose_calibrator import choose_calibrator
+from slicewise.evaluation.conformal import conformal_band
+from slicewise.evaluation.decision import choose_threshold
+from slicewise.evaluation.fit_postprocess import fit_postprocess
+from slicewise.evaluation.ood import fit_ood
 from slicewise.evaluation.outputs import Outputs, collect_outputs
-from slicewise.evaluation.reliability import calibration_figures, negative_log_likelihood
-from slicewise.files import write_json
-from slicewise.inference.bundle import Calibration, Temperature, Threshold
-from slicewise.inference.predictor import sigmoid
+from slicewise.files import read_result, write_json
+from slicewise.inference.calibration import Calibration, Calibrator
+from slicewise.inference.postprocess import PostProcess
 from slicewise.progress import Update
 
 logger = logging.getLogger(__name__)
 FILE = "calibration.json"
-LOG_RANGE = (-3.0, 3.0)
-MIN_GAIN = 1e-6
-Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What the stage wrote.
+
+    Attributes:
+        calibration: What goes into the bundle.
+        postprocess: What is done to the masks; goes into the bundle too.
+        tried: Every post-processing that was tried, with what it gave.
+        validation: Output → the validation's figures before and after.
+    """
+
+    calibration: Calibration
+    postprocess: PostProcess
+    tried: list[dict[str, Any]]
+    validation: dict[str, Any]
 
 
 def calibrate_stage(
@@ -40,97 +56,66 @@ def calibrate_stage(
     """Fit the calibration on all slices of the validation split and write ``calibration.json`` into ``out``.
 
     Returns:
-        The content of that file: ``calibration`` (what goes into the bundle) and ``validation`` (before, after).
+        The content of that file: ``calibration`` and ``postprocess`` (what goes into the bundle), ``tried``, and
+        ``validation`` (figures before and after, of the slices and of each region).
 
     Raises:
         StoreError: The store or the split cannot be read.
+        TrainingError: The network's outputs are not finite.
     """
     outputs = collect_outputs(store, split, weights, model, "val", update=update)
-    tumour = fit_temperature(outputs.logits, outputs.truth, outputs.groups, config.folds)
-    regions = {
-        name: fit_temperature(*outputs.pixels[name], config.folds) if name in outputs.pixels else Temperature()
-        for name in REGIONS
-    }
-    before = sigmoid(outputs.logits)
-    after = sigmoid(outputs.logits / tumour.temperature)
-    threshold = choose_threshold(after, outputs.truth, config)
+    calibration = fit_calibration(outputs, config)
+    postprocess, tried = fit_postprocess(store, split, weights, model, calibration, update)
     result = {
-        "calibration": Calibration(tumour=tumour, regions=regions, threshold=threshold).model_dump(mode="json"),
-        "validation": _figures(outputs, before, after, config),
+        "calibration": calibration.model_dump(mode="json"),
+        "postprocess": postprocess.model_dump(mode="json"),
+        "tried": tried,
+        "validation": side_figures(outputs, calibration, config),
     }
     write_json(out / FILE, result)
-    logger.info("temperature %.3f (%s), threshold %.3f", tumour.temperature, tumour.reason, threshold.value)
+    for name, calibrator in {"tumour": calibration.tumour, **calibration.regions}.items():
+        logger.info("calibration of %s: %s (%s)", name, calibrator.method, calibrator.reason)
+    logger.info("threshold %.3f; %s", calibration.threshold.value, calibration.abstain.reason)
+    fit_ood(store, split, weights, model, out)
     return result
 
 
-def _figures(outputs: Outputs, before: Vector, after: Vector, config: CalibrateConfig) -> dict[str, Any]:
-    if not len(outputs.truth):
-        return {"n": 0}
-    return {
-        "n": len(outputs.truth),
-        "patients": len(set(outputs.groups)),
-        "before": calibration_figures(before, outputs.truth, config.n_bins),
-        "after": calibration_figures(after, outputs.truth, config.n_bins),
-    }
-
-
-def fit_temperature(logits: Vector, truth: Vector, groups: Sequence[str], folds: int) -> Temperature:
-    """Temperature scaling, kept only if it lowers the NLL on patients it was not fitted on.
+def fit_calibration(outputs: Outputs, config: CalibrateConfig) -> Calibration:
+    """Everything that the bundle needs to turn logits into probabilities and decisions.
 
     Args:
-        logits: ``[n]``.
-        truth: ``[n]``, 0 or 1.
-        groups: The patient group of each value; folds are made of whole groups.
-        folds: At most so many.
+        outputs: Of the validation split.
+        config: The section ``calibrate``.
+
+    Raises:
+        TrainingError: The network's outputs are not finite.
     """
-    n = len(truth)
-    n_folds = min(folds, len(set(groups)))
-    if n_folds < 2 or len(np.unique(truth)) < 2:
-        reason = "too few patients to hold any out" if n_folds < 2 else "validation has one class only"
-        return Temperature(reason=f"not fitted: {reason}", n=n)
-    held_out = np.zeros(n, dtype=np.float32)
-    for fit, hold in GroupKFold(n_folds).split(logits, truth, groups):
-        held_out[hold] = sigmoid(logits[hold] / _minimise(logits[fit], truth[fit]))
-    before = negative_log_likelihood(sigmoid(logits), truth)
-    after = negative_log_likelihood(held_out, truth)
-    kept = after < before - MIN_GAIN
-    return Temperature(
-        temperature=_minimise(logits, truth) if kept else 1.0,
-        kept=kept,
-        reason=f"held-out NLL {before:.4f} → {after:.4f}: {'kept' if kept else 'did not help, not applied'}",
-        n=n,
-        nll_before=before,
-        nll_after=after,
-    )
+    slices = outputs.slices
+    tumour = choose_calibrator(slices, config.methods, config.folds, "tumour")
+    regions = {}
+    for name in REGIONS:
+        pixels = outputs.pixels.get(name)
+        regions[name] = (
+            Calibrator(reason="not fitted: no validation study knows this region")
+            if pixels is None
+            else choose_calibrator(pixels, ("temperature",), config.folds, name)
+        )
+    threshold = choose_threshold(tumour.apply(slices.logits), slices.truth, config)
+    abstain = conformal_band(slices, tumour, threshold.value, config.alpha)
+    return Calibration(tumour=tumour, regions=regions, threshold=threshold, abstain=abstain)
 
 
-def _minimise(logits: Vector, truth: Vector) -> float:
-    """The temperature of least NLL, searched on its logarithm."""
-    found = minimize_scalar(
-        lambda log_t: negative_log_likelihood(sigmoid(logits / np.float32(np.exp(log_t))), truth),
-        bounds=LOG_RANGE,
-        method="bounded",
-    )
-    return float(np.exp(found.x))
+def read_calibration(folder: Path) -> Fitted:
+    """What the stage wrote into ``folder``.
 
-
-def choose_threshold(probability: Vector, truth: Vector, config: CalibrateConfig) -> Threshold:
-    """The decision threshold on the calibrated probability.
-
-    ``youden`` maximises sensitivity + specificity - 1 (Youden, 1950); ``sensitivity`` takes the highest
-    threshold that still reaches the target.
+    Raises:
+        StoreError: Missing, damaged, or of another release.
     """
-    if len(np.unique(truth)) < 2:
-        return Threshold(value=0.5, rule="default: validation has one class only")
-    false_rate, true_rate, thresholds = roc_curve(truth, probability, drop_intermediate=False)
-    false_rate, true_rate, thresholds = false_rate[1:], true_rate[1:], thresholds[1:]
-    if config.threshold_rule == "sensitivity":
-        at = int(np.argmax(true_rate >= config.target_sensitivity))
-        rule = f"sensitivity of at least {config.target_sensitivity:g} on validation"
-    else:
-        at = int(np.argmax(true_rate - false_rate))
-        rule = "Youden's index on validation"
-    # Half-way to the next lower score: a threshold that equals a score would hang on its last bit.
-    below = probability[probability < thresholds[at]]
-    value = (float(thresholds[at]) + float(below.max())) / 2 if len(below) else float(thresholds[at])
-    return Threshold(value=min(max(value, 0.0), 1.0), rule=rule)
+    content = read_result(folder / FILE, "calibrate")
+    try:
+        calibration = Calibration.model_validate(content["calibration"])
+        postprocess = PostProcess.model_validate(content["postprocess"])
+        return Fitted(calibration, postprocess, content["tried"], content["validation"])
+    except (ValidationError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise StoreError(f"{folder / FILE} is no calibration: {reason}", "run 'slicewise calibrate' again") from error

@@ -2,49 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score, roc_curve
+from sklearn.metrics import confusion_matrix, roc_curve
 
 from slicewise.config import EvaluateConfig
-from slicewise.evaluation.intervals import Figure, bootstrap
-from slicewise.evaluation.reliability import brier_score, expected_calibration_error, negative_log_likelihood
+from slicewise.evaluation.group_sums import Sums, add_up, bootstrap_sums, draw_counts, summarise_draws
+from slicewise.evaluation.intervals import Figure
+from slicewise.evaluation.ranking import Ranking
+from slicewise.evaluation.reliability import bin_sums, equal_width, gaps, log_losses
 
 Vector = NDArray[np.float32]
 MAX_ROC_POINTS = 200
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    return float(part / whole) if whole else None
-
-
-def point_figures(probability: Vector, truth: Vector, threshold: float, n_bins: int) -> dict[str, float | None]:
-    """All figures of one set of predictions; None where a figure is undefined.
-
-    Args:
-        probability: ``[n]`` calibrated probability of tumour.
-        truth: ``[n]``, 0 or 1.
-        threshold: Decision threshold.
-        n_bins: Bins of the ECE.
-    """
-    (tn, fp), (fn, tp) = confusion_matrix(truth, probability >= threshold, labels=[0, 1])
-    both = len(np.unique(truth)) == 2
-    return {
-        "accuracy": _ratio(tp + tn, len(truth)),
-        "sensitivity": _ratio(tp, tp + fn),
-        "specificity": _ratio(tn, tn + fp),
-        "ppv": _ratio(tp, tp + fp),
-        "npv": _ratio(tn, tn + fn),
-        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-        "roc_auc": float(roc_auc_score(truth, probability)) if both else None,
-        "pr_auc": float(average_precision_score(truth, probability)) if both else None,
-        "ece": expected_calibration_error(probability, truth, n_bins),
-        "brier": brier_score(probability, truth),
-        "nll": negative_log_likelihood(probability, truth),
-    }
+DRAWS_AT_ONCE = 100
 
 
 def classification_report(
@@ -58,11 +31,14 @@ def classification_report(
         groups: The patient group of each.
         threshold: Decision threshold.
         config: The section ``evaluate``.
+
+    Returns:
+        ``{"n", "n_positive", "patients", "threshold", "figures", "confusion", "roc"}``; a figure that is undefined
+        (one class, no value) has the value None.
     """
     if not len(truth):
-        return {"n": 0, "n_positive": 0, "threshold": threshold, "figures": {}}
-    names = point_figures(probability, truth, threshold, config.n_bins)
-    figures = _with_intervals(list(names), probability, truth, groups, threshold, config)
+        return {"n": 0, "n_positive": 0, "patients": 0, "threshold": threshold, "figures": {}}
+    figures = classification_figures(probability, truth, groups, threshold, config)
     return {
         "n": len(truth),
         "n_positive": int(truth.sum()),
@@ -74,27 +50,60 @@ def classification_report(
     }
 
 
-def _with_intervals(
-    names: Sequence[str],
-    probability: Vector,
-    truth: Vector,
-    groups: Sequence[str],
-    threshold: float,
-    config: EvaluateConfig,
+def classification_figures(
+    probability: Vector, truth: Vector, groups: Sequence[str], threshold: float, config: EvaluateConfig
 ) -> dict[str, Figure]:
-    """One bootstrap for all figures: the same draws serve each of them."""
-    cache: dict[bytes, dict[str, float | None]] = {}
+    """All figures by name, with intervals over patients; arguments as in ``classification_report``."""
+    names, index = np.unique(np.asarray(groups), return_inverse=True)
+    said, true = probability >= threshold, truth > 0
+    bins = equal_width(probability, config.n_bins)
+    table = bin_sums(bins, probability, truth, np.ones(len(truth)), index)
+    squares = (probability.astype(np.float64) - truth) ** 2
+    columns = [said & true, said & ~true, ~said & true, ~said & ~true, squares, log_losses(probability, truth)]
+    sums = add_up(np.stack(columns, axis=1).astype(np.float64), index, len(names))
+    sums = np.concatenate([sums, table.reshape(len(names), -1)], axis=1)
+    counted = bootstrap_sums(sums, _from_sums, config.bootstrap, config.confidence)
+    ranked = _ranked(Ranking(probability, truth), index, len(names), config)
+    return counted | ranked
 
-    def figure(name: str) -> Callable[[NDArray[np.intp]], float | None]:
-        def statistic(rows: NDArray[np.intp]) -> float | None:
-            key = rows.tobytes()
-            if key not in cache:
-                cache[key] = point_figures(probability[rows], truth[rows], threshold, config.n_bins)
-            return cache[key][name]
 
-        return statistic
+def _from_sums(totals: Sums) -> Mapping[str, Sums]:
+    """Figures of the confusion matrix and the probabilities; NaN where undefined."""
+    tp, fp, fn, tn, squares, logs = totals[:, :6].T
+    n = tp + fp + fn + tn
+    ece, _ = gaps(totals[:, 6:].reshape(len(totals), -1, 3))
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is undefined, as wanted
+        sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
+        return {
+            "accuracy": (tp + tn) / n,
+            "balanced_accuracy": (sensitivity + specificity) / 2,
+            "sensitivity": sensitivity,
+            "specificity": specificity,
+            "ppv": tp / (tp + fp),
+            "npv": tn / (tn + fn),
+            "f1": 2 * tp / (2 * tp + fp + fn),
+            "mcc": (tp * tn - fp * fn) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)),
+            "ece": ece,
+            "brier": squares / n,
+            "nll": logs / n,
+        }
 
-    return {name: bootstrap(figure(name), groups, config.bootstrap, config.confidence) for name in names}
+
+def _ranked(ranking: Ranking, index: NDArray[np.intp], n_groups: int, config: EvaluateConfig) -> dict[str, Figure]:
+    """The areas under the curves; draws a hundred at a time, so that memory does not grow with them."""
+    whole = ranking.areas(np.ones((1, len(index))))
+    drawn: dict[str, list[Sums]] = {name: [] for name in whole}
+    if n_groups >= 2:
+        counts = draw_counts(n_groups, config.bootstrap)
+        for start in range(0, len(counts), DRAWS_AT_ONCE):
+            for name, areas in ranking.areas(counts[start : start + DRAWS_AT_ONCE][:, index]).items():
+                drawn[name].append(areas)
+    return {
+        name: summarise_draws(
+            float(value[0]), np.concatenate(drawn[name]) if drawn[name] else None, config.confidence, n_groups
+        )
+        for name, value in whole.items()
+    }
 
 
 def roc_points(probability: Vector, truth: Vector) -> dict[str, list[float]]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from slicewise.evaluation.report.pictures import SHOWN_MEMBERS, TWINS
+from slicewise.files import atomic_path
 from slicewise.slices.audit import load_audit
 from slicewise.slices.split import SIDES, load_split
 from slicewise.slices.store import SliceStore, StudyEntry
 
 SHOWN_GROUPS = 24
-SHOWN_MEMBERS = 6
 PICTURE = 96
 NO_SIDE = "no side"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One member of a duplicate group.
-
-    Attributes:
-        study: Its key.
-        side: Its side of the split.
-        label: What its label says.
-        png: A data URL.
-    """
-
-    study: str
-    side: str
-    label: str
-    png: str
 
 
 def data_figures(store: SliceStore, split_folder: Path) -> dict[str, Any]:
@@ -85,29 +66,27 @@ def _record(study: StudyEntry, side: str) -> dict[str, Any]:
     }
 
 
-def duplicate_pictures(store: SliceStore, data: dict[str, Any]) -> list[dict[str, Any]]:
-    """The duplicate groups of ``metrics.json`` with a small picture of each member, at most six per group."""
-    groups = []
-    for group in data["audit"]["groups"]:
-        members = group["members"]
-        pictures = [
-            Picture(member["study"], member["side"], member["label"], _thumbnail(store, member["study"]))
-            for member in members[:SHOWN_MEMBERS]
-        ]
-        groups.append({**group, "pictures": pictures, "more": len(members) - len(pictures)})
-    return groups
+def save_thumbnails(store: SliceStore, data: dict[str, Any], folder: Path) -> None:
+    """Save a small picture of the members of the duplicate groups, at most six per group, for the report.
+
+    Args:
+        store: The slice store.
+        data: As ``data_figures`` gives.
+        folder: They go into ``pictures/duplicates`` in it.
+    """
+    wanted = [member["study"] for group in data["audit"]["groups"] for member in group["members"][:SHOWN_MEMBERS]]
+    for key in dict.fromkeys(wanted):
+        path = folder / TWINS / f"{key}.png"
+        with atomic_path(path) as temporary:
+            _thumbnail(store, key).save(temporary, "PNG", optimize=True)
 
 
-def _thumbnail(store: SliceStore, key: str) -> str:
-    """The middle slice's first channel that is there, as a PNG in a data URL."""
+def _thumbnail(store: SliceStore, key: str) -> Image.Image:
+    """The middle slice's first channel that is there."""
     images = store.images(key)
     planes = np.asarray(images[len(images) // 2], dtype=np.float32)
     plane = next((plane for plane in planes if plane.any()), planes[0])
-    buffer = io.BytesIO()
-    Image.fromarray(_grey(plane)).resize((PICTURE, PICTURE), Image.Resampling.BILINEAR).save(
-        buffer, "PNG", optimize=True
-    )
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return Image.fromarray(_grey(plane)).resize((PICTURE, PICTURE), Image.Resampling.BILINEAR)
 
 
 def _grey(plane: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -10,9 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicewise.config import REGIONS, EvaluateConfig
-from slicewise.evaluation.intervals import bootstrap
+from slicewise.evaluation.intervals import Figure, bootstrap
+from slicewise.inference.components3d import MM3_PER_ML as MM3_PER_ML
 
-MM3_PER_ML = 1000.0
+FIGURES = (
+    "dice",
+    "iou",
+    "hd95_mm",
+    "assd_mm",
+    "volume_error_ml",
+    "volume_abs_error_ml",
+    "sensitivity",
+    "specificity",
+    "lesion_dice",
+    "lesion_hd95_mm",
+)
+LESION_COUNTS = ("reference", "ignored", "predicted", "true_positive", "false_negative", "false_positive")
 
 
 @dataclass(frozen=True)
@@ -58,39 +71,61 @@ def _finite(value: float) -> float | None:
 
 
 def segmentation_report(records: Sequence[dict[str, Any]], config: EvaluateConfig) -> dict[str, Any]:
-    """Mean Dice and IoU per region over the studies whose reference is known and not empty, with intervals.
+    """The mean of every figure per region over the patients for whom it is defined, with intervals.
 
     An empty reference has no Dice: such studies are counted apart, and how many of them got a false-positive
     region is told instead.
 
     Args:
-        records: As ``study_record`` gives.
+        records: One per study: ``patient``, and per region what ``region_figures`` (or ``study_record``) gives.
+        config: The section ``evaluate``.
+
+    Returns:
+        Per region a ``Figure`` of each of ``FIGURES``, ``n_scored``, ``n_unknown``, ``n_empty_reference``,
+        ``n_false_positive``, and ``lesions``: counts over all studies with their F1.
+    """
+    return {name: _region_report(records, name, config) for name in REGIONS}
+
+
+def _region_report(records: Sequence[dict[str, Any]], region: str, config: EvaluateConfig) -> dict[str, Any]:
+    empty = [record for record in records if record[region]["empty_reference"]]
+    return {
+        **{figure: mean_figure(records, region, figure, config).model_dump() for figure in FIGURES},
+        "n_scored": sum(record[region]["dice"] is not None for record in records),
+        "n_unknown": sum(not record[region]["known"] for record in records),
+        "n_empty_reference": len(empty),
+        "n_false_positive": sum(record[region]["false_positive"] for record in empty),
+        "lesions": _lesion_counts([record[region].get("lesions") for record in records]),
+    }
+
+
+def _lesion_counts(found: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
+    """Counts over all studies and the F1 of their sums; an F1 without any lesion is undefined."""
+    total = {name: sum(counts[name] for counts in found if counts) for name in LESION_COUNTS}
+    asked = 2 * total["true_positive"] + total["false_negative"] + total["false_positive"]
+    return {**total, "f1": 2 * total["true_positive"] / asked if asked else None}
+
+
+def mean_figure(records: Sequence[dict[str, Any]], region: str, figure: str, config: EvaluateConfig) -> Figure:
+    """Mean of one figure over patients, with its interval; undefined values are left out.
+
+    A patient's studies are averaged first.
+
+    Args:
+        records: As for ``segmentation_report``.
+        region: ``WT``, ``TC`` or ``ET``.
+        figure: A key of the region's record; a record without it counts as undefined.
         config: The section ``evaluate``.
     """
-    report: dict[str, Any] = {}
-    for name in REGIONS:
-        scored = [record for record in records if record[name]["dice"] is not None]
-        empty = [record for record in records if record[name]["empty_reference"]]
-        report[name] = {
-            "dice": _mean(scored, name, "dice", config),
-            "iou": _mean(scored, name, "iou", config),
-            "n_scored": len(scored),
-            "n_unknown": sum(not record[name]["known"] for record in records),
-            "n_empty_reference": len(empty),
-            "n_false_positive": sum(record[name]["false_positive"] for record in empty),
-        }
-    return report
-
-
-def _mean(records: Sequence[dict[str, Any]], region: str, figure: str, config: EvaluateConfig) -> dict[str, Any]:
-    """Mean over patients: a patient's studies are averaged first."""
     patients: dict[str, list[float]] = {}
     for record in records:
-        patients.setdefault(record["patient"], []).append(record[region][figure])
+        value = record[region].get(figure)
+        if value is not None:
+            patients.setdefault(record["patient"], []).append(value)
     names = sorted(patients)
     means = np.array([np.mean(patients[name]) for name in names])
 
     def statistic(rows: NDArray[np.intp]) -> float | None:
         return float(means[rows].mean()) if len(rows) else None
 
-    return bootstrap(statistic, names, config.bootstrap, config.confidence).model_dump()
+    return bootstrap(statistic, names, config.bootstrap, config.confidence)

@@ -7,9 +7,11 @@ executed or unpickled, and the digest of every file is verified before anything 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,52 +22,22 @@ from slicewise import RESEARCH_USE, __version__
 from slicewise.config import REGIONS, ModelConfig, SliceConfig
 from slicewise.errors import BundleError
 from slicewise.files import atomic_folder, sha256_file, write_json
+from slicewise.inference.calibration import Calibration
+from slicewise.inference.ood import NOT_FITTED, OOD_FILE, OodRecord, OodScorer
+from slicewise.inference.ood_model import load_model
+from slicewise.inference.postprocess import PostProcess
+from slicewise.inference.slice_statistics import pooled_width
 from slicewise.model.network import MultiTaskUNet, build_network
 
 WEIGHTS = "model.safetensors"
 CARD = "model_card.md"
 META = "bundle.json"
+VERSION: Literal[2] = 2
 CURE = "package the model again with 'slicewise package', or copy the whole bundle folder again"
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Temperature(_Part):
-    """Temperature scaling of one output (Guo et al., ICML 2017): ``p = sigmoid(logit / temperature)``.
-
-    Attributes:
-        temperature: 1.0 when calibration did not help.
-        kept: Whether the fitted temperature lowered the held-out negative log-likelihood.
-        reason: Why it was kept or not.
-        n: On how many values it was fitted.
-        nll_before: Held-out NLL without it.
-        nll_after: Held-out NLL with it.
-    """
-
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    kept: bool = False
-    reason: str = "not fitted"
-    n: int = 0
-    nll_before: float | None = None
-    nll_after: float | None = None
-
-
-class Threshold(_Part):
-    """The decision threshold on the calibrated probability, and the rule that chose it."""
-
-    value: Annotated[float, Field(ge=0, le=1)] = 0.5
-    rule: str = "default"
-
-
-class Calibration(_Part):
-    """Everything that turns logits into probabilities and decisions."""
-
-    tumour: Temperature = Temperature()
-    regions: dict[str, Temperature] = Field(default_factory=lambda: {name: Temperature() for name in REGIONS})
-    threshold: Threshold = Threshold()
-    region_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
 
 class FileDigest(_Part):
@@ -85,7 +57,7 @@ class BundleMeta(_Part):
     """
 
     format: Literal["slicewise-bundle"] = "slicewise-bundle"
-    version: Literal[1] = 1
+    version: Literal[2] = VERSION
     research_use: str = RESEARCH_USE
     created: str = ""
     slicewise_version: str = __version__
@@ -96,6 +68,8 @@ class BundleMeta(_Part):
     regions: tuple[str, ...] = REGIONS
     trained_regions: tuple[str, ...] = REGIONS
     calibration: Calibration = Calibration()
+    postprocess: PostProcess = PostProcess()
+    ood: OodRecord = NOT_FITTED
     metrics: dict[str, Any] = Field(default_factory=dict)
     synthetic: bool = False
     sources: tuple[str, ...] = ()
@@ -104,8 +78,8 @@ class BundleMeta(_Part):
 
     @model_validator(mode="after")
     def _known_regions(self) -> BundleMeta:
-        if self.regions != REGIONS or set(self.calibration.regions) != set(REGIONS):
-            raise ValueError(f"regions and their calibration must be {', '.join(REGIONS)}")
+        if self.regions != REGIONS:
+            raise ValueError(f"regions must be {', '.join(REGIONS)}")
         if not set(self.trained_regions) <= set(REGIONS):
             raise ValueError(f"trained_regions must be some of {', '.join(REGIONS)}")
         return self
@@ -139,9 +113,24 @@ class Bundle:
             raise BundleError(f"{self.folder / WEIGHTS} does not fit bundle.json: {reason}", CURE) from error
         return network.eval()
 
+    def ood(self, network: MultiTaskUNet) -> OodScorer | None:
+        """The out-of-distribution score for ``network``'s features; None where the bundle has none.
+
+        Raises:
+            BundleError: Its file is damaged, or of another network.
+        """
+        if self.meta.ood.threshold is None:
+            return None
+        channels, width = len(self.meta.preprocessing.modalities), pooled_width(network.encoder.widths)
+        return OodScorer(load_model(self.folder / OOD_FILE, channels, width), self.meta.ood.threshold)
+
 
 def write_bundle(
-    out: Path, weights: dict[str, torch.Tensor], meta: BundleMeta, texts: dict[str, str] | None = None
+    out: Path,
+    weights: dict[str, torch.Tensor],
+    meta: BundleMeta,
+    texts: dict[str, str] | None = None,
+    copies: Sequence[Path] = (),
 ) -> Bundle:
     """Write a bundle folder, atomically.
 
@@ -150,11 +139,17 @@ def write_bundle(
         weights: The network's state.
         meta: All of ``bundle.json`` but ``created`` and ``files``.
         texts: Further text files by name, for instance the model card.
+        copies: Files to take in as they are, for instance ``ood.safetensors``.
+
+    Raises:
+        BundleError: ``meta`` speaks of a file that was not given.
     """
     with atomic_folder(out) as folder:
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
         for name, text in (texts or {}).items():
             (folder / name).write_text(text, encoding="utf-8")
+        for path in copies:
+            shutil.copyfile(path, folder / path.name)
         digests = {
             path.name: FileDigest(bytes=path.stat().st_size, sha256=sha256_file(path))
             for path in sorted(folder.iterdir())
@@ -169,10 +164,13 @@ def load_bundle(folder: Path) -> Bundle:
     """Read and verify a bundle.
 
     Raises:
-        BundleError: Missing, not a bundle, of a newer format, a file absent, or a digest that does not match.
+        BundleError: Missing, not a bundle, of an older or newer format, a file absent, or a digest that does not
+            match.
     """
     try:
-        meta = BundleMeta.model_validate(json.loads((folder / META).read_text(encoding="utf-8")))
+        content = json.loads((folder / META).read_text(encoding="utf-8"))
+        _require_current(folder, content)
+        meta = BundleMeta.model_validate(content)
     except OSError as error:
         raise BundleError(f"{folder} is not a bundle: cannot read {META} ({error.strerror})", CURE) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -181,11 +179,21 @@ def load_bundle(folder: Path) -> Bundle:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "content"
         raise BundleError(f"{folder / META}: {key}: {first['msg']}", CURE) from error
-    if WEIGHTS not in meta.files:
-        raise BundleError(f"{folder / META} lists no {WEIGHTS}", CURE)
+    for name in (WEIGHTS, *((OOD_FILE,) if meta.ood.threshold is not None else ())):
+        if name not in meta.files:
+            raise BundleError(f"{folder / META} lists no {name}", CURE)
     for name, expected in meta.files.items():
         _verify(folder, name, expected)
     return Bundle(folder, meta)
+
+
+def _require_current(folder: Path, content: Any) -> None:
+    version = content.get("version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version < VERSION:
+        raise BundleError(
+            f"{folder} is a bundle of version {version}, and this release reads version {VERSION}",
+            "run 'slicewise calibrate', 'evaluate' and 'package' again: the trained weights can stay",
+        )
 
 
 def _verify(folder: Path, name: str, expected: FileDigest) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
 from typing import Any
 
 from slicewise.config import ModelConfig
-from slicewise.evaluation.calibrate import FILE as CALIBRATION_FILE
+from slicewise.evaluation.calibrate import read_calibration
 from slicewise.evaluation.evaluate import FILE as METRICS_FILE
-from slicewise.evaluation.report import model_card
+from slicewise.evaluation.model_card import JSON as CARD_JSON
+from slicewise.evaluation.model_card import model_card, model_card_json
+from slicewise.evaluation.ood import read_ood
 from slicewise.files import read_result
-from slicewise.inference.bundle import CARD, Bundle, BundleMeta, Calibration, write_bundle
+from slicewise.inference.bundle import CARD, Bundle, BundleMeta, write_bundle
+from slicewise.inference.ood import OOD_FILE
 from slicewise.slices.store import SliceStore
 from slicewise.training.stage import RECORD, WEIGHTS, load_weights
 
@@ -30,22 +34,27 @@ def make_bundle(
         out: The bundle's folder.
     """
     index = SliceStore(store).index
-    fitted = read_result(calibration / CALIBRATION_FILE, "calibrate")
+    fitted = read_calibration(calibration)
     metrics = read_result(evaluation / METRICS_FILE, "evaluate")
+    ood = read_ood(calibration)
     meta = BundleMeta(
         name=name,
         # The weights are in the bundle; where the encoder once started from is a path on this machine.
         architecture=model.model_copy(update={"encoder_weights": None}),
         preprocessing=index.preprocessing,
         trained_regions=tuple(read_result(weights / RECORD, "train")["trained_regions"]),
-        calibration=Calibration.model_validate(fitted["calibration"]),
+        calibration=fitted.calibration,
+        postprocess=fitted.postprocess,
+        ood=ood,
         metrics=key_figures(metrics),
         synthetic=metrics["synthetic"],
         sources=index.sources,
         data_digest=index.data_digest,
     )
-    card = model_card(metrics, name, index.preprocessing.modalities)
-    return write_bundle(out, load_weights(weights / WEIGHTS), meta, {CARD: card})
+    about = (metrics, name, index.preprocessing.modalities)
+    cards = {CARD: model_card(*about), CARD_JSON: dumps(model_card_json(*about), indent=2, ensure_ascii=False) + "\n"}
+    copies = () if ood.threshold is None else (calibration / OOD_FILE,)
+    return write_bundle(out, load_weights(weights / WEIGHTS), meta, cards, copies)
 
 
 def key_figures(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ The same object runs behind TorchServe, inside the gateway, in ``slicewise predi
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,14 +17,20 @@ from numpy.typing import NDArray
 from slicewise.config import REGIONS
 from slicewise.errors import InputError
 from slicewise.inference.bundle import Bundle, load_bundle
-from slicewise.inference.explain import grad_cam
-from slicewise.inference.uncertainty import predictive_entropy
+from slicewise.inference.calibration import Decision
+from slicewise.inference.explain import EXPLAIN_METHODS, ExplainMethod, explain, trace_features
+from slicewise.inference.ood import OodScore
+from slicewise.inference.restore import restore_regions, trained_mask
+from slicewise.inference.sampling import Member, Samples, SamplingPlan, draw_samples
+from slicewise.inference.slice_statistics import pool_features
+from slicewise.inference.slice_uncertainty import UncertaintyScores, describe_uncertainty
 from slicewise.model.device import choose_device, place_image, place_network
 from slicewise.slices.crop import restore_map
 from slicewise.slices.transform import PreparedSlice, compile_loops, prepare_slice
 
 TASKS = ("classify", "segment", "explain", "uncertainty")
 MAX_MC_SAMPLES = 50
+WT = REGIONS.index("WT")
 
 
 @dataclass(frozen=True)
@@ -50,13 +56,17 @@ class PredictOptions:
         tasks: Some of ``TASKS``.
         threshold: Decision threshold on the calibrated probability; None takes the bundle's.
         conditional: Run the decoder only for the slices whose probability reaches the threshold.
-        n_mc_samples: Monte-Carlo dropout samples for ``uncertainty``.
+        n_mc_samples: Monte-Carlo dropout samples for ``uncertainty``, in all.
+        use_tta: Share them between the slice and its mirror image, for one more encoder pass.
+        explain_method: How ``explain`` is done: one of ``EXPLAIN_METHODS``.
     """
 
     tasks: tuple[str, ...] = ("classify", "segment")
     threshold: float | None = None
     conditional: bool = False
     n_mc_samples: int = 10
+    use_tta: bool = False
+    explain_method: ExplainMethod = "gradcam"
 
     def __post_init__(self) -> None:
         unknown = [task for task in self.tasks if task not in TASKS]
@@ -66,6 +76,8 @@ class PredictOptions:
             raise InputError(f"threshold: {self.threshold} is not a probability", "use a number from 0 to 1")
         if not 1 <= self.n_mc_samples <= MAX_MC_SAMPLES:
             raise InputError(f"n_mc_samples: {self.n_mc_samples}", f"use 1 to {MAX_MC_SAMPLES}")
+        if self.explain_method not in EXPLAIN_METHODS:
+            raise InputError(f"explain_method: {self.explain_method!r}", f"use one of {', '.join(EXPLAIN_METHODS)}")
 
 
 @dataclass(frozen=True)
@@ -80,9 +92,17 @@ class Prediction:
         region_probability: ``[3, H, W]`` float32, calibrated; None when not asked for.
         decoded: Whether the decoder ran for this slice (``conditional`` leaves it out below the threshold,
             the mask is then empty).
-        gradcam: ``[H, W]`` float32 in 0..1, inside the head; None when not asked for.
+        gradcam: ``[H, W]`` float32 in 0..1, inside the head: Grad-CAM, or the map of the method asked for; None when
+            not asked for.
         uncertainty: ``[H, W]`` float32, predictive entropy of WT in nats; None when not asked for.
+        epistemic: ``[H, W]`` its epistemic part: mutual information.
+        aleatoric: ``[H, W]`` its aleatoric part: expected entropy.
+        uncertainty_scores: Uncertainty of the probability of tumour, and of the map as a whole.
         trained_regions: The regions that the model was taught; the others' maps are empty.
+        decision: ``tumour``, ``no_tumour`` or ``unsure``: the label, where the band of the calibration is sure of it.
+        ood_score: How unlike the training slices this one is, 0 (typical) to 1; None where the bundle has no score.
+        ood_flag: Whether that is above the bundle's threshold.
+        ood_parts: What is unusual: the parts of ``slicewise.inference.ood``, 0 for typical.
         timings_ms: Milliseconds of each phase, of the whole batch.
     """
 
@@ -94,7 +114,14 @@ class Prediction:
     decoded: bool = False
     gradcam: NDArray[np.float32] | None = None
     uncertainty: NDArray[np.float32] | None = None
+    epistemic: NDArray[np.float32] | None = None
+    aleatoric: NDArray[np.float32] | None = None
+    uncertainty_scores: UncertaintyScores | None = None
     trained_regions: tuple[str, ...] = ()
+    decision: Decision = "unsure"
+    ood_score: float | None = None
+    ood_flag: bool | None = None
+    ood_parts: Mapping[str, float] = field(default_factory=dict)
     timings_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -104,8 +131,10 @@ class _Raw:
 
     tumour: NDArray[np.float32]
     regions: dict[int, NDArray[np.float32]]
-    gradcam: NDArray[np.float32] | None
-    uncertainty: dict[int, NDArray[np.float32]]
+    explained: NDArray[np.float32] | None
+    samples: Samples | None
+    sampled: list[int]
+    ood: list[OodScore] | None
 
 
 class Predictor:
@@ -124,8 +153,8 @@ class Predictor:
         self.bundle = bundle
         self.meta = bundle.meta
         self.network = place_network(bundle.network(), self.device)
-        trained = [name in bundle.meta.trained_regions for name in REGIONS]
-        self._trained = np.array(trained, dtype=np.float32)
+        self._ood = bundle.ood(self.network)
+        self._trained = trained_mask(bundle.meta.trained_regions)
         for parameter in self.network.parameters():
             parameter.requires_grad_(False)
 
@@ -177,7 +206,7 @@ class Predictor:
         threshold = self.meta.calibration.threshold.value if options.threshold is None else options.threshold
         raw = self._run(np.stack([item.image for item in prepared]), options, threshold)
         networked = time.perf_counter()
-        probabilities = sigmoid(raw.tumour / self.meta.calibration.tumour.temperature)
+        probabilities = self.meta.calibration.tumour.apply(raw.tumour)
         answers = [
             self._one(index, item, raw, float(probabilities[index]), threshold, options)
             for index, item in enumerate(prepared)
@@ -193,25 +222,26 @@ class Predictor:
 
     def _run(self, batch: NDArray[np.float16], options: PredictOptions, threshold: float) -> _Raw:
         """One encoder pass, and from its features whatever was asked for."""
+        image = self.to_input(batch)
+        regions, samples = {}, None
+        wanted = "explain" in options.tasks
+        traced = wanted and options.explain_method == "hirescam"
         with torch.inference_mode():
-            features = self.network.encoder(self.to_input(batch))
+            features = trace_features(self.network, image) if traced else self.network.encoder(image)
             tumour = self.network.head(features[-1]).float().cpu().numpy()
+            ood = self._ood.score(batch, pool_features(features)) if self._ood else None
             chosen = self._to_decode(tumour, options, threshold)
-            picked = [level[chosen] for level in features]
-            regions, uncertainty = {}, {}
             if "segment" in options.tasks and chosen:
-                maps = self.network.decoder(picked).float().cpu().numpy()
+                maps = self.network.decoder([level[chosen] for level in features]).float().cpu().numpy()
                 regions = dict(zip(chosen, maps, strict=True))
-            if "uncertainty" in options.tasks and chosen:
-                maps = predictive_entropy(
-                    self.network,
-                    picked,
-                    options.n_mc_samples,
-                    self.meta.calibration.regions["WT"].temperature,
-                )
-                uncertainty = dict(zip(chosen, maps, strict=True))
-        explained = grad_cam(self.network, features[-1]) if "explain" in options.tasks else None
-        return _Raw(tumour, regions, explained, uncertainty)
+            # What no mask has ever taught is noise: its uncertainty says nothing.
+            sampled = chosen if self._trained[WT] else []
+            if "uncertainty" in options.tasks:
+                plan = SamplingPlan(options.n_mc_samples, options.use_tta, (WT,))
+                members = [Member(self.network, self.meta.calibration)]
+                samples = draw_samples(members, image, plan, features, sampled)
+        explained = explain(self.network, image, features, options.explain_method) if wanted else None
+        return _Raw(tumour, regions, explained, samples, sampled, ood)
 
     def to_input(self, batch: NDArray[np.float16]) -> torch.Tensor:
         """Prepared slices ``[N, C, size, size]`` to the network's input tensor."""
@@ -220,7 +250,7 @@ class Predictor:
     def _to_decode(self, tumour: NDArray[np.float32], options: PredictOptions, threshold: float) -> list[int]:
         if not options.conditional:
             return list(range(len(tumour)))
-        probability = sigmoid(tumour / self.meta.calibration.tumour.temperature)
+        probability = self.meta.calibration.tumour.apply(tumour)
         return [int(index) for index in np.flatnonzero(probability >= threshold)]
 
     def _one(
@@ -233,34 +263,37 @@ class Predictor:
         options: PredictOptions,
     ) -> Prediction:
         """Calibrate one item's outputs and put its maps back into its own pixels."""
-        regions = mask = gradcam = uncertainty = None
+        regions = mask = gradcam = found = None
         if "segment" in options.tasks:
             regions = np.zeros((len(REGIONS), *item.geometry.frame), dtype=np.float32)
             if index in raw.regions:
-                regions = np.stack(
-                    [
-                        restore_map(sigmoid(plane / self.meta.calibration.regions[name].temperature), item.geometry)
-                        for name, plane in zip(REGIONS, raw.regions[index], strict=True)
-                    ]
+                regions = restore_regions(
+                    raw.regions[index], self.meta.calibration, item.geometry, item.foreground, self._trained
                 )
-            # Outside the head there is no tumour; and the crop's border must not bleed into the padding.
-            regions *= item.foreground
-            # What no mask has ever taught is noise, however sure it looks.
-            regions *= self._trained[:, None, None]
-            mask = (regions >= self.meta.calibration.region_threshold).astype(np.uint8)
-        if raw.gradcam is not None:
-            gradcam = restore_map(raw.gradcam[index], item.geometry) * item.foreground
-        if "uncertainty" in options.tasks:
-            uncertainty = np.zeros(item.geometry.frame, dtype=np.float32)
-            if index in raw.uncertainty:
-                uncertainty = restore_map(raw.uncertainty[index], item.geometry) * item.foreground
-        decoded = index in raw.regions
-        label = probability >= threshold
-        trained = self.meta.trained_regions
-        return Prediction(probability, label, threshold, mask, regions, decoded, gradcam, uncertainty, trained)
-
-
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logistic function without overflow, in float32."""
-    probability: NDArray[np.float32] = (0.5 * (1.0 + np.tanh(0.5 * logits))).astype(np.float32)
-    return probability
+            called = regions >= self.meta.calibration.region_threshold
+            mask = self.meta.postprocess.apply_slice(called).astype(np.uint8)
+        if raw.explained is not None:
+            gradcam = restore_map(raw.explained[index], item.geometry) * item.foreground
+        if raw.samples is not None:
+            place = raw.sampled.index(index) if index in raw.sampled else None
+            cut = self.meta.calibration.region_threshold
+            found = describe_uncertainty(raw.samples, index, place, item.geometry, item.foreground, cut)
+        ood = raw.ood[index] if raw.ood else None
+        return Prediction(
+            tumor_probability=probability,
+            tumor_label=probability >= threshold,
+            threshold=threshold,
+            mask=mask,
+            region_probability=regions,
+            decoded=index in raw.regions,
+            gradcam=gradcam,
+            uncertainty=found and found.uncertainty,
+            epistemic=found and found.epistemic,
+            aleatoric=found and found.aleatoric,
+            uncertainty_scores=found and found.scores,
+            trained_regions=self.meta.trained_regions,
+            decision=self.meta.calibration.decide(probability, threshold),
+            ood_score=ood and ood.score,
+            ood_flag=ood and ood.flag,
+            ood_parts=ood.parts if ood else {},
+        )

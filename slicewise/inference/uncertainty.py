@@ -1,59 +1,53 @@
-"""Uncertainty of the whole-tumour map by Monte-Carlo dropout."""
+"""What samples of a probability say about its uncertainty.
+
+Predictive entropy is all of it. Its expected part over the samples remains however well the network is known
+(aleatoric: blurred borders, noise). The rest is the mutual information between the output and the network (epistemic:
+the samples disagree). After Houlsby et al., "Bayesian active learning for classification and preference learning",
+2011, and Kendall and Gal, "What uncertainties do we need in Bayesian deep learning for computer vision?", NeurIPS
+2017.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
+from scipy.special import entr
 
-from slicewise.model.network import MultiTaskUNet
+Floats = NDArray[np.float32]
 
 
-def predictive_entropy(
-    network: MultiTaskUNet, features: list[torch.Tensor], n_samples: int, temperature: float
-) -> NDArray[np.float32]:
-    """Entropy of the mean whole-tumour probability over dropout samples.
+def binary_entropy(probability: Floats) -> Floats:
+    """Entropy in nats of an output that is true with this probability: 0 (sure) to ln 2, also at 0 and 1."""
+    entropy: Floats = entr(probability) + entr(1 - probability)
+    return entropy
 
-    After Gal and Ghahramani, "Dropout as a Bayesian approximation", ICML 2016. All dropout lies behind the
-    encoder, so its features are computed once for all samples. The generator's state is put back afterwards,
-    and seeded, so that the same slice always gets the same map.
 
-    Args:
-        network: The network in evaluation mode.
-        features: Encoder features of ``N`` slices, finest first.
-        n_samples: How many samples.
-        temperature: Calibration of the whole-tumour logits.
+@dataclass(frozen=True)
+class Uncertainty:
+    """Measures of one output; arrays of one shape, in nats but for the mean.
 
-    Returns:
-        ``[N, H, W]`` in nats, from 0 (sure) to ln 2.
+    Attributes:
+        mean: Mean probability over the samples.
+        predictive_entropy: Entropy of the mean.
+        expected_entropy: Mean entropy of the samples: aleatoric.
+        mutual_information: The difference, never below 0: epistemic; 0 where all samples agree.
     """
-    dropouts = [module for module in network.modules() if isinstance(module, nn.Dropout | nn.Dropout2d)]
-    devices = [features[0].device] if features[0].is_cuda else []
-    with torch.random.fork_rng(devices=devices):
-        try:
-            for module in dropouts:
-                module.train()
-            means = [
-                _mean_probability(network, [level[at : at + 1] for level in features], n_samples, temperature)
-                for at in range(len(features[0]))
-            ]
-        finally:
-            for module in dropouts:
-                module.eval()
-    mean = torch.stack(means).clamp(1e-7, 1 - 1e-7)
-    entropy = -(mean * mean.log() + (1 - mean) * (1 - mean).log())
-    return entropy.cpu().numpy()
 
+    mean: Floats
+    predictive_entropy: Floats
+    expected_entropy: Floats
+    mutual_information: Floats
 
-def _mean_probability(
-    network: MultiTaskUNet, features: list[torch.Tensor], n_samples: int, temperature: float
-) -> torch.Tensor:
-    """Mean whole-tumour probability ``[H, W]`` of one slice; seeded for itself, whatever its batch mates."""
-    torch.manual_seed(0)
-    total = torch.zeros_like(features[0][0, 0], dtype=torch.float32)
-    for _ in range(n_samples):
-        regions = network.from_features(features).regions
-        assert regions is not None  # segment=True always decodes
-        total += torch.sigmoid(regions[0, 0].float() / temperature)
-    return total / n_samples
+    @classmethod
+    def of_means(cls, mean: Floats, expected_entropy: Floats) -> Uncertainty:
+        """The measures of a mean probability and a mean entropy, of any shape."""
+        whole = binary_entropy(mean)
+        # Rounding leaves differences of some 1e-8 below 0.
+        return cls(mean, whole, expected_entropy, np.maximum(whole - expected_entropy, np.float32(0)))
+
+    @classmethod
+    def of_samples(cls, samples: Floats, weights: Floats) -> Uncertainty:
+        """The measures of samples ``[S, ...]`` with weights ``[S]`` that add up to 1."""
+        return cls.of_means(np.tensordot(weights, samples, 1), np.tensordot(weights, binary_entropy(samples), 1))

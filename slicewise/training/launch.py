@@ -56,12 +56,15 @@ def launch_stage(job: StageJob, out: Path, update: Update | None = None) -> dict
         elastic_launch(config, _train_rank)(job, out)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        reason = str(failure.message.get("message", "")) if isinstance(failure.message, dict) else failure.message
+        # Text, or for an exception a record of it: the annotation knows only the first.
+        told: Any = failure.message
+        reason = str(told.get("message", "")) if isinstance(told, dict) else str(told)
         raise TrainingError(
             f"stage {job.stage}: process {rank} of {processes} failed: {reason.strip().splitlines()[-1]}",
             "see its log above; train.processes: 1 trains in one process",
         ) from error
-    return read_result(out / RECORD, "train")
+    record: dict[str, Any] = read_result(out / RECORD, "train")
+    return record
 
 
 def _train_rank(job: StageJob, out: Path) -> None:

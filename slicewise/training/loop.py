@@ -42,7 +42,7 @@ from slicewise.training.precision import Precision
 from slicewise.training.ranks import Ranks
 from slicewise.training.record import WEIGHTS, load_weights, monitor_score, read_record, write_result
 from slicewise.training.sampling import Sampler
-from slicewise.training.tracking import Tracker, open_trackers
+from slicewise.training.tracking import Tracker, open_trackers, step_losses
 from slicewise.training.validate import validate_stage
 
 logger = logging.getLogger(__name__)
@@ -255,6 +255,7 @@ class Loop:
             "seconds": round(seconds, 2),
             "provenance": self.origin,
             "history": state.history,
+            "step_losses": step_losses(self.job.curves) if self.ranks.leads else [],
             "before": [] if self.before is None else [*self.before["before"], {**self.before, "before": []}],
         }
         if self.ranks.leads:

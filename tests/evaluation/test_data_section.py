@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_run import MODEL, SmallRun
+from small_run import SmallRun
 
 from slicewise.errors import StoreError
-from slicewise.evaluation.data_section import SHOWN_GROUPS, data_figures
+from slicewise.evaluation.data_section import SHOWN_GROUPS, data_figures, save_thumbnails
 from slicewise.evaluation.report import write_report
 
 
 def page(run: SmallRun, metrics: dict[str, Any], out: Path) -> str:
     """The report's text, tags removed."""
-    html = write_report(run.data.store.folder, run.weights, MODEL, metrics, out).read_text(encoding="utf-8")
+    save_thumbnails(run.data.store, metrics["data"], out)
+    html = write_report(metrics, out).read_text(encoding="utf-8")
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
 
 
@@ -56,6 +57,7 @@ def test_duplicates_disagreements_and_real_data(small_run: SmallRun, tmp_path: P
     assert "SYNTHETIC" not in text
     assert "All 1 groups of duplicates" in text
     assert "correlation ≥ 0.951 and 2 more" in text
+    assert len(list((tmp_path / "pictures" / "duplicates").glob("*.png"))) == 6
     assert "&lt;b&gt;a&lt;/b&gt; tumour, b none" in text
     assert f"{keys[0]}: labels disagree" in text
 

@@ -8,14 +8,13 @@ import torch
 from monai.metrics import DiceMetric
 from sklearn.metrics import brier_score_loss, log_loss, precision_score, recall_score, roc_auc_score
 
-from slicewise.config import CalibrateConfig, EvaluateConfig, GateConfig
-from slicewise.evaluation.calibrate import choose_threshold, fit_temperature
-from slicewise.evaluation.classification import classification_report, point_figures
+from slicewise.config import EvaluateConfig, GateConfig
+from slicewise.evaluation.classification import classification_figures, classification_report
 from slicewise.evaluation.gate import judge
 from slicewise.evaluation.intervals import bootstrap
-from slicewise.evaluation.reliability import brier_score, expected_calibration_error, negative_log_likelihood
+from slicewise.evaluation.reliability import expected_calibration_error
 from slicewise.evaluation.segmentation import StudyCounts, segmentation_report, study_record
-from slicewise.inference.predictor import sigmoid
+from slicewise.inference.calibration import sigmoid
 from slicewise.training.validate import mean_dice, overlap
 
 CONFIG = EvaluateConfig(bootstrap=200)
@@ -33,14 +32,15 @@ def sample(n: int = 400, seed: int = 0, scale: float = 1.0) -> tuple[np.ndarray,
 def test_classification_figures_equal_scikit_learns(seed: int) -> None:
     logits, truth = sample(seed=seed)
     p = sigmoid(logits)
-    found = point_figures(p, truth, 0.4, 10)
+    figures = classification_figures(p, truth, [str(at) for at in range(len(p))], 0.4, CONFIG)
+    found = {name: figure.value for name, figure in figures.items()}
     said = p >= 0.4
     assert found["sensitivity"] == pytest.approx(recall_score(truth, said))
     assert found["specificity"] == pytest.approx(recall_score(truth, said, pos_label=0))
     assert found["ppv"] == pytest.approx(precision_score(truth, said))
     assert found["roc_auc"] == pytest.approx(roc_auc_score(truth, p))
-    assert brier_score(p, truth) == pytest.approx(brier_score_loss(truth, p), rel=1e-5)
-    assert negative_log_likelihood(p, truth) == pytest.approx(log_loss(truth, p.astype(float)), rel=1e-5)
+    assert found["brier"] == pytest.approx(brier_score_loss(truth, p), rel=1e-5)
+    assert found["nll"] == pytest.approx(log_loss(truth, p.astype(float)), rel=1e-5)
 
 
 def test_calibration_error_of_a_table() -> None:
@@ -51,9 +51,9 @@ def test_calibration_error_of_a_table() -> None:
 
 
 def test_one_class_leaves_figures_undefined_and_not_perfect() -> None:
-    found = point_figures(np.array([0.2, 0.9]), np.array([1.0, 1.0]), 0.5, 10)
-    assert found["roc_auc"] is None
-    assert found["specificity"] is None
+    found = classification_figures(np.array([0.2, 0.9]), np.array([1.0, 1.0]), ["a", "b"], 0.5, CONFIG)
+    assert found["roc_auc"].value is None
+    assert found["specificity"].value is None
     assert classification_report(np.zeros(0), np.zeros(0), [], 0.5, CONFIG)["n"] == 0
 
 
@@ -97,34 +97,6 @@ def test_intervals_resample_patients_not_slices() -> None:
     assert (figure.value, figure.low, figure.high, figure.n) == (0.5, 0.0, 1.0, 2)
     alone = bootstrap(lambda rows: float(values[rows].mean()), ["a"] * 1000, 300, 0.95)
     assert (alone.low, alone.high) == (None, None)
-
-
-def test_temperature_is_found_and_kept_only_if_it_helps_held_out_patients() -> None:
-    groups = [f"p{at % 20}" for at in range(4000)]
-    logits, truth = sample(4000, scale=3.0)
-    fitted = fit_temperature(logits, truth, groups, 5)
-    assert fitted.kept
-    assert fitted.temperature == pytest.approx(3.0, rel=0.1)
-    assert fitted.nll_after < fitted.nll_before
-    few = fit_temperature(logits, truth, ["one"] * 4000, 5)
-    assert (few.temperature, few.kept) == (1.0, False)
-
-
-def test_a_temperature_that_hurts_is_not_applied() -> None:
-    """Each patient pulls its own way: what fits the others is wrong for the one held out."""
-    logits = np.array([4.0, -4.0] * 40, dtype=np.float32)
-    truth = np.array([1.0, 0.0] * 20 + [0.0, 1.0] * 20, dtype=np.float32)
-    fitted = fit_temperature(logits, truth, ["a"] * 40 + ["b"] * 40, 2)
-    assert fitted.temperature == 1.0 or fitted.nll_after < fitted.nll_before
-
-
-def test_threshold_rules() -> None:
-    p = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9], dtype=np.float32)
-    truth = np.array([0, 0, 1, 0, 0, 1, 1, 1], dtype=np.float32)
-    youden = choose_threshold(p, truth, CalibrateConfig())
-    assert 0.6 < youden.value < 0.7
-    sensitive = choose_threshold(p, truth, CalibrateConfig(threshold_rule="sensitivity", target_sensitivity=1.0))
-    assert 0.2 < sensitive.value < 0.3
 
 
 def metrics(auc: float | None, dice: float | None) -> dict:

@@ -18,8 +18,9 @@ from small_run import MODEL, SmallRun
 
 from slicewise.config import REGIONS, SliceConfig
 from slicewise.errors import BundleError, InputError
-from slicewise.inference.bundle import BundleMeta, Calibration, Temperature, Threshold, load_bundle, write_bundle
-from slicewise.inference.predictor import TASKS, Prediction, PredictOptions, Predictor, SliceInput, sigmoid
+from slicewise.inference.bundle import BundleMeta, load_bundle, write_bundle
+from slicewise.inference.calibration import Calibration, Calibrator, TemperatureMap, Threshold, sigmoid
+from slicewise.inference.predictor import TASKS, Prediction, PredictOptions, Predictor, SliceInput
 from slicewise.model.network import MultiTaskUNet
 from slicewise.slices.crop import restore_map
 from slicewise.slices.transform import prepare_slice
@@ -27,13 +28,17 @@ from slicewise.slices.transform import prepare_slice
 SIZE = 48
 
 
+def by_temperature(temperature: float) -> Calibrator:
+    return Calibrator(method="temperature", parameters=TemperatureMap(temperature=temperature))
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of seeded random weights, calibrated in every part."""
     torch.manual_seed(5)
     calibration = Calibration(
-        tumour=Temperature(temperature=1.7),
-        regions={name: Temperature(temperature=t) for name, t in zip(REGIONS, (0.8, 1.3, 2.0), strict=True)},
+        tumour=by_temperature(1.7),
+        regions={name: by_temperature(t) for name, t in zip(REGIONS, (0.8, 1.3, 2.0), strict=True)},
         threshold=Threshold(value=0.45),
         region_threshold=0.4,
     )
@@ -83,7 +88,7 @@ def change_meta(folder: Path, change: Callable[[dict[str, Any]], object]) -> Non
 
 def test_a_bundle_reads_back_the_same(bundle: Path) -> None:
     loaded = load_bundle(bundle)
-    assert loaded.meta.calibration.tumour.temperature == 1.7
+    assert loaded.meta.calibration.tumour == by_temperature(1.7)
     assert sorted(loaded.meta.files) == ["model.safetensors", "model_card.md"]
     torch.manual_seed(5)
     expected = MultiTaskUNet(4, MODEL).state_dict()
@@ -154,15 +159,14 @@ def test_regions_the_code_does_not_know_are_refused(copy: Path, change: Callable
 def test_the_predictor_is_the_network_plus_calibration(bundle: Path, predictor: Predictor) -> None:
     """Spelled out with the library's parts: prepare, network, temperature, restore, head only, cut."""
     network = load_bundle(bundle).network()
-    calibration = predictor.meta.calibration
     for item, found in zip(items(), answers(predictor.predict(items())), strict=True):
         prepared = prepare_slice(item.image, item.modalities, predictor.meta.preprocessing, item.pixel_mm)
         with torch.inference_mode():
             logits = network(torch.from_numpy(prepared.image[None]).float())
         assert found.tumor_probability == pytest.approx(float(torch.sigmoid(logits.tumour / 1.7)), abs=1e-5)
         assert found.tumor_label is bool(found.tumor_probability >= 0.45)
-        for at, name in enumerate(REGIONS):
-            plane = sigmoid(logits.regions[0, at].numpy() / calibration.regions[name].temperature)
+        for at, temperature in enumerate((0.8, 1.3, 2.0)):
+            plane = sigmoid(logits.regions[0, at].numpy() / temperature)
             expected = restore_map(plane, prepared.geometry) * prepared.foreground
             np.testing.assert_allclose(found.region_probability[at], expected, atol=1e-4)
         np.testing.assert_array_equal(found.mask, found.region_probability >= 0.4)

@@ -15,7 +15,8 @@ from small_run import PREPROCESS, SmallRun
 from slicewise.errors import BundleError, InputError
 from slicewise.evaluation.outputs import collect_outputs
 from slicewise.inference.bundle import load_bundle, write_bundle
-from slicewise.inference.predictor import TASKS, PredictOptions, Predictor, SliceInput, sigmoid
+from slicewise.inference.ood import OOD_FILE
+from slicewise.inference.predictor import TASKS, PredictOptions, Predictor, SliceInput
 from slicewise.slices.transform import prepare_slice
 from slicewise.studies.reading import read_study
 
@@ -50,7 +51,7 @@ def test_predictor_says_what_evaluation_judged(small_run: SmallRun, predictor: P
     )
     items, _ = raw_slices(small_run)
     answers = predictor.predict(items)
-    expected = sigmoid(outputs.logits / predictor.meta.calibration.tumour.temperature)
+    expected = predictor.meta.calibration.tumour.apply(outputs.logits)
     for row, probability in zip(outputs.rows, expected, strict=True):
         if row < len(answers):
             assert answers[row].tumor_probability == pytest.approx(float(probability), abs=1e-4)
@@ -96,7 +97,8 @@ def test_regions_that_no_mask_taught_are_empty(small_run: SmallRun, tmp_path: Pa
     weights = small_run.bundle.network().state_dict()
     meta = small_run.bundle.meta.model_copy(update={"trained_regions": ("WT",), "files": {}})
     items, _ = raw_slices(small_run)
-    answers = Predictor(write_bundle(tmp_path / "b", weights, meta)).predict(items)
+    copies = [small_run.bundle.folder / OOD_FILE]
+    answers = Predictor(write_bundle(tmp_path / "b", weights, meta, copies=copies)).predict(items)
     assert any(answer.mask[0].any() for answer in answers)
     assert not any(answer.mask[1:].any() or answer.region_probability[1:].any() for answer in answers)
     assert answers[0].trained_regions == ("WT",)
@@ -119,7 +121,8 @@ def test_any_changed_byte_is_noticed(small_run: SmallRun, tmp_path: Path, data: 
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"version": 2}, "version"),
+        ({"version": 3}, "version"),
+        ({"version": 1}, "reads version 2"),
         ({"format": "other"}, "format"),
         ({"files": {}}, "lists no"),
         ({"surprise": 1}, "surprise"),

@@ -13,8 +13,9 @@ from torch import nn
 
 from slicewise.config import Architecture, ModelConfig
 from slicewise.errors import InputError
+from slicewise.inference.calibration import Calibration
 from slicewise.inference.explain import grad_cam
-from slicewise.inference.uncertainty import predictive_entropy
+from slicewise.inference.sampling import Member, SamplingPlan, draw_samples
 from slicewise.model.network import MultiTaskUNet, build_network, count_parameters
 
 ARCHITECTURES = typing.get_args(Architecture)
@@ -172,7 +173,9 @@ def test_explanation_and_uncertainty_work_on_the_features(architecture: str) -> 
     network = network_of(architecture, dropout=0.3).eval()
     with torch.inference_mode():
         features = network.encoder(image(2, 4, 48, 64))
-        entropy = predictive_entropy(network, features, 4, 1.0)
+    samples = draw_samples([Member(network, Calibration())], image(2, 4, 48, 64), SamplingPlan(4), features)
+    entropy = samples.regions.predictive_entropy[:, 0]
+    samples.require_variance()
     cam = grad_cam(network, features[-1])
     assert cam.shape == entropy.shape == (2, 48, 64)
     assert cam.min() >= 0

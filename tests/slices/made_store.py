@@ -54,7 +54,8 @@ def write_store(folder: Path, studies: Sequence[Made], failures: Sequence[str] =
         (folder / "studies").mkdir(parents=True, exist_ok=True)
         head = np.full((1, SIZE, SIZE), 128, dtype=np.uint8)
         content, mask, native = write_study(folder, study.key, image, label, head)
-        row = SliceEntry(z=0, tumour=study.tumour, selected=True, foreground=0.5, pixel_mm2=1.0, box=(0, 0, SIZE, SIZE))
+        box = (0, 0, SIZE, SIZE)
+        row = SliceEntry(z=0, tumour=study.tumour, selected=True, foreground=0.5, pixel_mm2=1.0, box=box)
         entries.append(
             StudyEntry(
                 key=study.key,

@@ -34,3 +34,8 @@ def jit(function: Loop) -> Loop:
 def jit_finite(function: Loop) -> Loop:
     """``jit`` for loops that never see NaN: least and greatest are then taken many at a time, in any order."""
     return cast("Loop", numba.njit(**OPTIONS, fastmath={"nnan", "nsz"})(function))
+
+
+def jit_sums(function: Loop) -> Loop:
+    """``jit`` for sums that may run in any order, many at a time; the same machine still repeats them exactly."""
+    return cast("Loop", numba.njit(**OPTIONS, fastmath={"nnan", "nsz", "reassoc", "contract"})(function))

@@ -3,7 +3,7 @@
 from slicewise.training.tracking.base import Tracker, TrackingError
 from slicewise.training.tracking.opening import open_trackers
 from slicewise.training.tracking.plain import METRICS, PlainTracker
-from slicewise.training.tracking.read import epoch_figures, read_metrics, smoothed_losses
+from slicewise.training.tracking.read import epoch_figures, read_metrics, smoothed_losses, step_losses
 
 __all__ = [
     "METRICS",
@@ -14,4 +14,5 @@ __all__ = [
     "open_trackers",
     "read_metrics",
     "smoothed_losses",
+    "step_losses",
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from slicewise.training.tracking.base import TrackingError
-from slicewise.training.tracking.plain import parsed
+from slicewise.training.tracking.plain import METRICS, parsed
 
 Point = tuple[int, float]
 
@@ -55,6 +55,20 @@ def smoothed_losses(
     if len(points) <= most:
         return points
     return [points[round(place * (len(points) - 1) / (most - 1))] for place in range(most)]
+
+
+def step_losses(folder: Path, most: int = 200) -> list[list[float]]:
+    """The smoothed training loss of a stage, for its record; empty where no figures were kept.
+
+    Args:
+        folder: The stage's tracking folder.
+        most: Keep at most so many points.
+
+    Returns:
+        Lists of step and loss, as JSON has them.
+    """
+    path = folder / METRICS
+    return [list(point) for point in smoothed_losses(read_metrics(path), most=most)] if path.is_file() else []
 
 
 def epoch_figures(records: Iterable[Mapping[str, Any]], key: str) -> list[Point]:

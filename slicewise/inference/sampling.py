@@ -1,0 +1,188 @@
+"""Samples of what might have been said of a slice: by thinned networks, of its mirror image, by several networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slicewise.config import REGIONS
+from slicewise.errors import BundleError
+from slicewise.inference.calibration import Calibration
+from slicewise.inference.thinned import ThinnedNetwork
+from slicewise.inference.uncertainty import Floats, Uncertainty, binary_entropy
+from slicewise.model.network import MultiTaskUNet
+
+# Pixels of a decoder's batch, which bounds memory: larger ones leave the caches (``benchmarks/uncertainty.py``).
+CHUNK_PIXELS = 10 * 96 * 96
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of an ensemble, and what calibrates it."""
+
+    network: MultiTaskUNet
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """How samples are drawn.
+
+    Attributes:
+        n_samples: Dropout samples in all, shared out over members and views: each of these gets at least one, and
+            all weigh the same.
+        mirror: Test-time augmentation: show every slice mirrored left to right, too.
+        regions: Which regions' maps are made, as positions in ``REGIONS``.
+        seed: Of the dropout masks.
+    """
+
+    n_samples: int = 10
+    mirror: bool = False
+    regions: tuple[int, ...] = (0,)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Calibrated probabilities of a batch under all samples.
+
+    Attributes:
+        weights: ``[S]``, adding up to 1.
+        tumour_samples: ``[S, N]``.
+        tumour: Measures ``[N]`` of them.
+        regions: Measures ``[n, R, H, W]`` of the slices and regions asked for; None where no slice was.
+        sources: What made the samples differ: some of ``dropout``, ``mirror``, ``ensemble``. Where there is none, the
+            epistemic part is 0 because nothing was tried, not because the network is sure.
+    """
+
+    weights: Floats
+    tumour_samples: Floats
+    tumour: Uncertainty
+    regions: Uncertainty | None
+    sources: tuple[str, ...]
+
+    @property
+    def tumour_std(self) -> Floats:
+        """``[N]`` standard deviation of the tumour probability over the samples."""
+        squares = (self.tumour_samples - self.tumour.mean) ** 2
+        deviation: Floats = np.sqrt(np.tensordot(self.weights, squares, 1))
+        return deviation
+
+    def require_variance(self) -> None:
+        """Refuse samples that should differ and do not: their epistemic uncertainty would be a false 0.
+
+        Raises:
+            BundleError: Dropout is there and all samples of all slices are the same, or a region's are.
+        """
+        same = not self.tumour_std.any()
+        if self.regions is not None and self.regions.mean.size:
+            same |= not self.regions.mutual_information.any(axis=(0, 2, 3)).all()
+        if self.sources and same:
+            raise BundleError(
+                f"samples by {' and '.join(self.sources)} are all the same, so they tell nothing of uncertainty",
+                "train again with a higher model.dropout, or ask for more samples",
+            )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The samples of one member and view.
+
+    Attributes:
+        rows: The samples' masks.
+        weight: Of each sample.
+    """
+
+    thinned: ThinnedNetwork
+    calibration: Calibration
+    features: Sequence[Tensor]
+    mirrored: bool
+    rows: range
+    weight: float
+
+
+def draw_samples(
+    members: Sequence[Member],
+    image: Tensor,
+    plan: SamplingPlan,
+    features: Sequence[Tensor] | None = None,
+    decode: Sequence[int] | None = None,
+) -> Samples:
+    """Sample a batch: one encoder pass per member and view, then heads and decoders in batches of many samples.
+
+    Several members: Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using deep
+    ensembles", NeurIPS 2017. The mirrored view: Wang et al., "Aleatoric uncertainty estimation with test-time
+    augmentation", Neurocomputing 2019.
+
+    Args:
+        members: At least one; networks of the same preprocessing in evaluation mode.
+        image: ``[N, C, H, W]``, the networks' input.
+        plan: How many samples, and of what.
+        features: Those of the first member's encoder for ``image``, where they are known.
+        decode: The slices whose region maps are wanted; None for all, empty for none.
+    """
+    chosen = range(len(image)) if decode is None else decode
+    with torch.inference_mode():
+        parts = list(_parts(members, image, plan, features))
+        tumour = np.concatenate([_tumour(part) for part in parts])
+        weights = np.array([part.weight for part in parts for _ in part.rows], dtype=np.float32)
+        regions = _regions(parts, list(chosen), plan.regions, image.shape[2:]) if len(chosen) else None
+    return Samples(weights, tumour, Uncertainty.of_samples(tumour, weights), regions, _sources(parts, members, plan))
+
+
+def _parts(
+    members: Sequence[Member], image: Tensor, plan: SamplingPlan, features: Sequence[Tensor] | None
+) -> Iterator[_Part]:
+    views = (False, True) if plan.mirror else (False,)
+    n_parts = len(members) * len(views)
+    ends = [max(at, at * plan.n_samples // n_parts) for at in range(n_parts + 1)]
+    thinned = [ThinnedNetwork(member.network, ends[-1], plan.seed) for member in members]
+    pairs = [(at, mirrored) for at in range(len(members)) for mirrored in views]
+    for place, (at, mirrored) in enumerate(pairs):
+        known = features if place == 0 else None
+        seen = members[at].network.encoder(image.flip(3) if mirrored else image) if known is None else known
+        rows = range(ends[place], ends[place + 1] if thinned[at].varies else ends[place] + 1)
+        yield _Part(thinned[at], members[at].calibration, seen, mirrored, rows, 1 / (n_parts * len(rows)))
+
+
+def _sources(parts: Sequence[_Part], members: Sequence[Member], plan: SamplingPlan) -> tuple[str, ...]:
+    drops = any(part.thinned.varies for part in parts) and len({row for part in parts for row in part.rows}) > 1
+    there = {"dropout": drops, "mirror": plan.mirror, "ensemble": len(members) > 1}
+    return tuple(name for name, used in there.items() if used)
+
+
+def _tumour(part: _Part) -> Floats:
+    """Probabilities ``[samples, N]``."""
+    logits = part.thinned.tumour(part.features[-1], part.rows).float().cpu().numpy()
+    return part.calibration.tumour.apply(logits).T
+
+
+def _regions(parts: Sequence[_Part], chosen: Sequence[int], regions: Sequence[int], size: torch.Size) -> Uncertainty:
+    """Measures of the chosen slices' maps; sums alone are kept, whatever the number of samples."""
+    mean, entropy = np.zeros((2, len(chosen), len(regions), *size), dtype=np.float32)
+    chunk = max(1, CHUNK_PIXELS // size.numel())
+    for part in parts:
+        for start in range(0, len(chosen), chunk):
+            group = slice(start, start + chunk)
+            features = [level[chosen[group]] for level in part.features]
+            steps = _steps(part.rows, max(1, chunk // len(features[-1])))
+            for logits in part.thinned.regions(features, steps):
+                _add_up(part, logits, regions, mean[group], entropy[group])
+    return Uncertainty.of_means(mean, entropy)
+
+
+def _steps(rows: range, length: int) -> list[range]:
+    return [rows[start : start + length] for start in range(0, len(rows), length)]
+
+
+def _add_up(part: _Part, logits: Tensor, regions: Sequence[int], mean: Floats, entropy: Floats) -> None:
+    """Add samples ``[G, R, 3, H, W]`` to the sums ``[G, regions, H, W]``."""
+    maps = (logits.flip(4) if part.mirrored else logits).float().cpu().numpy()
+    for at, region in enumerate(regions):
+        probability = part.calibration.regions[REGIONS[region]].apply(maps[:, :, region])
+        mean[:, at] += np.float32(part.weight) * probability.sum(axis=1)
+        entropy[:, at] += np.float32(part.weight) * binary_entropy(probability).sum(axis=1)
