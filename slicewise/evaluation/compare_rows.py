@@ -200,8 +200,8 @@ def _probability_rows(one: Patients, other: Patients, shared: Sequence[str], con
 def _auc_row(
     truth: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64], left_out: int, confidence: float
 ) -> Row:
-    figures = [auc_figure(truth, scores, confidence) for scores in (a, b)]
-    return Row("patient_roc_auc", "", "higher", *figures, delong(truth, a, b, confidence), left_out)
+    of_a, of_b = (auc_figure(truth, scores, confidence) for scores in (a, b))
+    return Row("patient_roc_auc", "", "higher", of_a, of_b, delong(truth, a, b, confidence), left_out)
 
 
 def _ece_row(

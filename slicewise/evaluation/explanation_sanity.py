@@ -86,8 +86,17 @@ def _randomised(
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         for layer in fresh:
-            cast("nn.Linear", layer).reset_parameters()
+            _refresh(layer)
     return _maps(random, image, method)
+
+
+def _refresh(layer: nn.Module) -> None:
+    """Draw a layer's weights anew; one that draws nothing is a scale of 1 and an offset of 0 when it is fresh."""
+    if hasattr(layer, "reset_parameters"):
+        cast("nn.Linear", layer).reset_parameters()
+        return
+    for name, weights in layer.named_parameters(recurse=False):
+        weights.fill_(0.0 if name == "bias" else 1.0)
 
 
 def _leaves(module: nn.Module) -> list[nn.Module]:

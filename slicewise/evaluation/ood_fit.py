@@ -43,7 +43,7 @@ def held_out_sample(network: MultiTaskUNet, held: SideSlices) -> Sample:
     found = list(held.batches())
     images = np.concatenate([images for images, _, _ in found])
     groups = np.concatenate([groups for _, groups, _ in found])
-    present = images.any(axis=(2, 3))
+    present = np.asarray(images.any(axis=(2, 3)))
     samples = []
     for number in range(1, 2 ** present.shape[1]):
         shown = (number >> np.arange(present.shape[1])) & 1 > 0
@@ -58,7 +58,7 @@ def held_out_sample(network: MultiTaskUNet, held: SideSlices) -> Sample:
 
 def withhold(images: Numbers, rng: np.random.Generator) -> Numbers:
     """Each slice with a random subset of its channels, all non-empty subsets equally likely."""
-    present = images.any(axis=(2, 3))
+    present = np.asarray(images.any(axis=(2, 3)))
     kept = np.zeros_like(present)
     for row, there in enumerate(present):
         channels = np.flatnonzero(there)

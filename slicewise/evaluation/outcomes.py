@@ -40,12 +40,14 @@ class Outcomes:
     @property
     def wrong(self) -> Counts:
         """``[K]`` wrongly labelled voxels."""
-        return self.counts[FN] + self.counts[FP]
+        wrong: Counts = self.counts[FN] + self.counts[FP]
+        return wrong
 
     @property
     def right(self) -> Counts:
         """``[K]`` rightly labelled voxels."""
-        return self.counts[TN] + self.counts[TP]
+        right: Counts = self.counts[TN] + self.counts[TP]
+        return right
 
 
 def count_outcomes(

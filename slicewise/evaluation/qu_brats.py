@@ -59,9 +59,10 @@ def qu_brats(outcomes: Outcomes) -> QuBrats | None:
     size = found + left[FN] + left[FP]
     dice = np.where(size > 0, found / np.maximum(size, 1), 1.0)
     ftp, ftn = (_filtered(left[kind]) for kind in (TP, TN))
-    areas = [float(np.trapezoid(curve, THRESHOLDS)) / 100 for curve in (dice, ftp, ftn)]
-    score = (areas[0] + (1 - areas[1]) + (1 - areas[2])) / 3
-    return QuBrats(*areas, score, *(tuple(curve.tolist()) for curve in (dice, ftp, ftn)))
+    of_dice, of_ftp, of_ftn = (float(np.trapezoid(curve, THRESHOLDS)) / 100 for curve in (dice, ftp, ftn))
+    score = (of_dice + (1 - of_ftp) + (1 - of_ftn)) / 3
+    curves = [tuple(curve.tolist()) for curve in (dice, ftp, ftn)]
+    return QuBrats(of_dice, of_ftp, of_ftn, score, curves[0], curves[1], curves[2])
 
 
 def _left(outcomes: Outcomes) -> Curve:
@@ -72,4 +73,5 @@ def _left(outcomes: Outcomes) -> Curve:
 
 def _filtered(left: Curve) -> Curve:
     """The share that is filtered out; 0 where there is nothing to filter."""
-    return (left[-1] - left) / max(float(left[-1]), 1.0)
+    share: Curve = (left[-1] - left) / max(float(left[-1]), 1.0)
+    return share

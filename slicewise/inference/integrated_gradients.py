@@ -31,5 +31,6 @@ def integrated_gradients(network: MultiTaskUNet, bottleneck: Tensor, steps: int 
         shares = (torch.arange(steps, device=features.device, dtype=features.dtype) + 0.5) / steps
         path = (shares[:, None, None, None, None] * features).flatten(0, 1).requires_grad_(True)
         (gradients,) = torch.autograd.grad(network.head(path).sum(), path)
-    mean = gradients.unflatten(0, (steps, len(features))).mean(dim=0)
-    return (mean * features).sum(dim=1)
+    mean = torch.unflatten(gradients, 0, (steps, len(features))).mean(dim=0)
+    evidence: Tensor = (mean * features).sum(dim=1)
+    return evidence

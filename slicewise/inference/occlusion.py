@@ -49,7 +49,8 @@ def _of_slice(network: MultiTaskUNet, image: Tensor, before: Tensor) -> Tensor:
         for window, drop in zip(part, drops, strict=True):
             total[window] += drop
             count[window] += 1
-    return total / count.clamp_min(1)
+    mean: Tensor = total / count.clamp_min(1)
+    return mean
 
 
 def _windows(height: int, width: int) -> list[tuple[slice, slice]]:

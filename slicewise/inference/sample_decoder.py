@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
@@ -55,15 +56,14 @@ class _Level:
 
     def __init__(self, block: ConvBlock, skip: Tensor) -> None:
         convolution = cast("nn.Conv2d", block.layers[0])
-        of_skip, self._weight = convolution.weight.split(
-            [skip.shape[1], convolution.in_channels - skip.shape[1]], dim=1
-        )
-        self._skip_half = conv2d(skip, of_skip, padding=convolution.padding)  # type: ignore[arg-type]
+        sides = [skip.shape[1], convolution.in_channels - skip.shape[1]]
+        of_skip, self._weight = torch.split(convolution.weight, sides, dim=1)
+        self._skip_half = conv2d(skip, of_skip, padding=convolution.padding)
         self._padding = convolution.padding
         self._rest = block.layers[1:]
 
     def __call__(self, x: Tensor) -> Tensor:
-        half = conv2d(x, self._weight, padding=self._padding)  # type: ignore[arg-type]
-        by_slice = half.unflatten(0, (len(self._skip_half), -1))
+        half = conv2d(x, self._weight, padding=self._padding)
+        by_slice = torch.unflatten(half, 0, (len(self._skip_half), -1))
         by_slice += self._skip_half[:, None]
         return cast("Tensor", self._rest(half))

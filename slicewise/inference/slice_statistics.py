@@ -69,7 +69,7 @@ def describe_slices(images: NDArray[np.floating[Any]]) -> Described:
     shape = np.zeros((len(planes), len(SHAPE)), dtype=np.float32)
     for image, channels, outline in zip(planes, intensity, shape, strict=True):
         describe(image, QUANTILES, channels, outline)
-    return Described(intensity, shape, planes.any(axis=(2, 3)))
+    return Described(intensity, shape, np.asarray(planes.any(axis=(2, 3))))
 
 
 def pool_features(features: Sequence[Tensor]) -> NDArray[np.float32]:

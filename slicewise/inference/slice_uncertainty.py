@@ -102,10 +102,9 @@ def describe_uncertainty(
     epistemic = restore_map(maps.mutual_information[place, 0], geometry) * head
     aleatoric = restore_map(maps.expected_entropy[place, 0], geometry) * head
     predicted = (restore_map(maps.mean[place, 0], geometry) >= region_threshold) & head
-    areas = (_of_area(epistemic, aleatoric, area) for area in (head, predicted))
-    return SliceUncertainty(
-        epistemic + aleatoric, epistemic, aleatoric, UncertaintyScores(tumour, *areas, samples.sources)
-    )
+    in_head, in_predicted = (_of_area(epistemic, aleatoric, area) for area in (head, predicted))
+    scores = UncertaintyScores(tumour, in_head, in_predicted, samples.sources)
+    return SliceUncertainty(epistemic + aleatoric, epistemic, aleatoric, scores)
 
 
 def _of_output(samples: Samples, item: int) -> OutputUncertainty:

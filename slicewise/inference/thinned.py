@@ -90,7 +90,7 @@ class ThinnedNetwork:
     def tumour(self, bottleneck: Tensor, rows: range) -> Tensor:
         """Tumour logits ``[N, R]`` of ``N`` slices, from their bottleneck features, under the samples ``rows``."""
         logits = self._network.from_features([self._spread(bottleneck, rows)], segment=False).tumour
-        return logits.unflatten(0, (len(bottleneck), len(rows)))
+        return torch.unflatten(logits, 0, (len(bottleneck), len(rows)))
 
     def regions(self, features: Sequence[Tensor], parts: Sequence[range]) -> Iterator[Tensor]:
         """Region logits ``[G, R, 3, H, W]`` of ``G`` slices under the samples of each part, one part at a time.
@@ -102,7 +102,7 @@ class ThinnedNetwork:
         decode = SampleDecoder(self._network.decoder, features)
         for rows in parts:
             bottleneck = self._network.dropout(self._spread(features[-1], rows))
-            yield decode(bottleneck, len(rows)).unflatten(0, (len(features[-1]), len(rows)))
+            yield torch.unflatten(decode(bottleneck, len(rows)), 0, (len(features[-1]), len(rows)))
 
     def _spread(self, bottleneck: Tensor, rows: range) -> Tensor:
         """Each slice once per sample, and every dropout told which sample comes where."""

@@ -133,12 +133,12 @@ def test_a_section_of_nothing() -> None:
 def toy_slices(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Discs of noise; every second one has a bright blob somewhere, which is the tumour."""
     generator = torch.Generator().manual_seed(seed)
-    grid = torch.stack(torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij"))
-    head = ((grid - 15.5) ** 2).sum(dim=0) < 14**2
-    image = torch.randn(n, 1, 32, 32, generator=generator) * 0.5
-    centres = torch.rand(n, 2, generator=generator) * 12 + 10
+    grid = torch.stack(torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij"))
+    head = ((grid - 31.5) ** 2).sum(dim=0) < 30**2
+    image = torch.randn(n, 1, 64, 64, generator=generator) * 0.5
+    centres = torch.rand(n, 2, generator=generator) * 30 + 17
     for at in range(0, n, 2):
-        image[at, 0] += 5.0 * (((grid - centres[at, :, None, None]) ** 2).sum(dim=0) < 9)
+        image[at, 0] += 5.0 * (((grid - centres[at, :, None, None]) ** 2).sum(dim=0) < 25)
     return image * head, (torch.arange(n) % 2 == 0).float()
 
 
@@ -150,12 +150,12 @@ def trained() -> MultiTaskUNet:
     network = MultiTaskUNet(1, ModelConfig(preset="tiny", dropout=0.0)).train()
     optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
     for step in range(25):
-        image, label = toy_slices(16, step)
+        image, label = toy_slices(8, step)
         loss = torch.nn.functional.binary_cross_entropy_with_logits(network(image, segment=False).tumour, label)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    image, label = toy_slices(40, 99)
+    image, label = toy_slices(20, 99)
     with torch.inference_mode():
         found = (network.eval()(image, segment=False).tumour > 0) == (label > 0)
     assert found.float().mean() > 0.9
@@ -164,15 +164,15 @@ def trained() -> MultiTaskUNet:
 
 @pytest.mark.parametrize("method", ["gradcam", "hirescam", "integrated_gradients"])
 def test_random_weights_change_the_map(trained: MultiTaskUNet, method: str) -> None:
-    image = toy_slices(16, 7)[0][::2]
+    image = toy_slices(8, 7)[0][::2]
     before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
-    found = sanity_check(trained, image, method)  # type: ignore[arg-type]
+    found = sanity_check(trained, image, method, seeds=(0, 1))  # type: ignore[arg-type]
     assert found["changed"] is True
     assert [step["randomised"] for step in found["cascade"]][:2] == ["head", "head and 25 % of the encoder"]
     assert len(found["cascade"]) == len(SHARES)
     assert found["cascade"][-1]["similarity"] < MAX_SIMILARITY
     assert all(torch.equal(tensor, before[name]) for name, tensor in trained.state_dict().items())
-    assert found == sanity_check(trained, image, method)  # type: ignore[arg-type]
+    assert found == sanity_check(trained, image, method, seeds=(0, 1))  # type: ignore[arg-type]
     json.dumps(found, allow_nan=False)
 
 
@@ -212,7 +212,7 @@ def test_a_map_that_ignores_the_weights_fails_the_check(
 
 
 def test_empty_maps_are_undefined_and_no_proof(trained: MultiTaskUNet) -> None:
-    found = sanity_check(trained, torch.zeros(2, 1, 32, 32), seeds=(0,))
+    found = sanity_check(trained, torch.zeros(2, 1, 64, 64), seeds=(0,))
     assert found["changed"] is False
     assert found["cascade"][0] == {"randomised": "head", "similarity": None, "n_undefined": 2}
     json.dumps(found, allow_nan=False)
@@ -222,5 +222,5 @@ def test_empty_maps_are_undefined_and_no_proof(trained: MultiTaskUNet) -> None:
 def test_every_architecture_can_be_randomised(architecture: str) -> None:
     preset = "tiny" if architecture == "mednext" else "small"
     network = build_network(1, ModelConfig.model_validate({"architecture": architecture, "preset": preset})).eval()
-    found = sanity_check(network, toy_slices(4, 7)[0], seeds=(0,))
-    assert found["cascade"][-1]["similarity"] is None or 0 <= found["cascade"][-1]["similarity"] < 1
+    found = sanity_check(network, toy_slices(2, 7)[0], seeds=(0,))
+    assert found["cascade"][-1]["similarity"] is None or 0 <= found["cascade"][-1]["similarity"] < 0.99

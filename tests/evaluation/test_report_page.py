@@ -197,6 +197,10 @@ def without(*keys: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda metrics: {key: value for key, value in metrics.items() if key not in keys}
 
 
+def not_sampled(metrics: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
+    return changed | {"studies": [study | {"uncertainty": None} for study in metrics["studies"]]}
+
+
 NEW_SECTIONS = ("calibration_figures", "decision", "subgroups", "uncertainty", "explanation", "ood")
 
 
@@ -212,10 +216,10 @@ NEW_SECTIONS = ("calibration_figures", "decision", "subgroups", "uncertainty", "
         ({}, without("calibration_figures"), ["No test slice has a known class: probabilities could not be held"]),
         ({}, without("decision"), ["This evaluation does not tell how decisions are made"]),
         ({}, without("subgroups"), ["This evaluation has no subgroups"]),
-        ({}, without("uncertainty"), ["No uncertainty was sampled"]),
+        ({}, lambda m: not_sampled(m, without("uncertainty")(m)), ["No uncertainty was sampled"]),
         ({}, without("ood"), []),
         ({}, without(*NEW_SECTIONS), ["No pictures were saved with this evaluation"]),
-        ({}, lambda m: m | dict.fromkeys(NEW_SECTIONS), ["No uncertainty was sampled"]),
+        ({}, lambda m: not_sampled(m, m | dict.fromkeys(NEW_SECTIONS)), ["No uncertainty was sampled"]),
         (
             {},
             lambda m: m | {"uncertainty": {"reason": "the network has no dropout"}},

@@ -71,7 +71,7 @@ def sanity_plot(section: Section) -> Plot | None:
         ax.set_xticks(
             range(len(steps)), [step["randomised"].replace(" and ", "\nand ") for step in steps], fontsize=6.5
         )
-        ax.set(ylim=(-0.02, 1.02), ylabel="similarity to the trained network's map", xlabel="what is random")
+        ax.set(ylim=(-0.02, 1.02), ylabel="similarity to the trained network's map")
         svg = to_svg(made, "plot-sanity", "sanity check of explanations")
     return make_plot("sanity", "plot-sanity", svg)
 

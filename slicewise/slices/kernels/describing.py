@@ -67,7 +67,8 @@ def _standardise(plane: Any, mask: Any, area: int, head: Any) -> bool:
     if squares == 0:
         return False
     mean = total / area
-    factor = np.float32(1 / max(np.sqrt(max(squares / area - mean * mean, 0.0)), 1e-6))
+    variance = float(squares / area - mean * mean)
+    factor = np.float32(1 / np.sqrt(max(variance, 1e-12)))
     shift = np.float32(mean)
     for row in range(size):
         for column in range(size):
@@ -192,7 +193,7 @@ def _mirrored(head: Any, mask: Any, sideways: bool) -> float:
     count = max(count, np.float32(1))
     mean = total / (2 * count)
     variance = squares / (2 * count) - mean * mean
-    return (product / count - mean * mean) / variance if variance > 1e-6 else 0.0
+    return float((product / count - mean * mean) / variance) if variance > 1e-6 else 0.0
 
 
 @jit_sums
