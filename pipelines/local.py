@@ -23,6 +23,8 @@ from slicewise.files import atomic_folder
 SECTIONS = ("download", "preprocess", "split", "model", "train", "calibrate", "evaluate", "gate", "serve")
 LOG = "pipeline.log"
 COPIED = ("metrics.json", "report.html")
+PAPERWORK = ("model_card.*", "claim-2024.*", "tripod-ai.*")
+PICTURES = "pictures"
 
 
 def run_pipeline(run: Run, console: Console, *, keep: bool) -> dict[str, dict[str, Any]]:
@@ -83,6 +85,11 @@ def collect(run: Run, records: dict[str, dict[str, Any]]) -> dict[str, str]:
     for name in COPIED:
         shutil.copyfile(evaluation / name, run.folder / name)
         found[Path(name).stem] = str(run.folder / name)
+    for path in (path for pattern in PAPERWORK for path in evaluation.glob(pattern)):
+        shutil.copyfile(path, run.folder / path.name)
+    if (evaluation / PICTURES).is_dir():
+        with atomic_folder(run.folder / PICTURES) as folder:
+            shutil.copytree(evaluation / PICTURES, folder, dirs_exist_ok=True)
     if "package" in records and records["gate"]["figures"]["verdict"] == "passed":
         bundle = run.folder / "bundle"
         with atomic_folder(bundle) as folder:

@@ -6,12 +6,22 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from slicewise.errors import InputError
+from slicewise.inference.explain import ExplainMethod
 from slicewise.inference.predictor import PredictOptions
 
-KNOWN = ("tasks", "threshold", "n_mc_samples", "conditional", "use_tta", "modalities", "pixel_mm")
+KNOWN = (
+    "tasks",
+    "threshold",
+    "n_mc_samples",
+    "conditional",
+    "use_tta",
+    "explain_method",
+    "modalities",
+    "pixel_mm",
+)
 # Words of the protocols themselves, which say nothing about the prediction.
 IGNORED = frozenset({"binary_data_output", "content_type", "priority", "timeout"})
 
@@ -42,14 +52,15 @@ def read_parameters(given: Mapping[str, Any]) -> Parameters:
             near = difflib.get_close_matches(name, KNOWN, n=1)
             hint = f", did you mean {near[0]!r}?" if near else ""
             raise InputError(f"parameter {name!r} is unknown{hint}", f"use {', '.join(KNOWN)}")
-    if _flag(given, "use_tta"):
-        raise InputError("use_tta: this model has no test-time augmentation", "leave it out")
     tasks, threshold = given.get("tasks"), given.get("threshold")
     options = PredictOptions(
         tasks=PredictOptions.tasks if tasks is None else words(tasks, "tasks"),
         threshold=None if threshold is None else number(threshold, "threshold"),
         conditional=_flag(given, "conditional"),
         n_mc_samples=_whole(given.get("n_mc_samples", PredictOptions.n_mc_samples), "n_mc_samples"),
+        use_tta=_flag(given, "use_tta"),
+        # Any other word is refused by the options themselves.
+        explain_method=cast("ExplainMethod", given.get("explain_method", PredictOptions.explain_method)),
     )
     modalities, pixel_mm = given.get("modalities"), given.get("pixel_mm")
     return Parameters(

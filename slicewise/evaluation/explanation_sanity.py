@@ -44,6 +44,7 @@ def sanity_check(
         whole encoder; ``changed``: whether the last similarity is below ``MAX_SIMILARITY``. A similarity is None
         where all maps of that step are empty, which is a change as well.
     """
+    image = image.to(next(network.parameters()).device)
     head = (image != 0).any(dim=1).cpu().numpy()
     trained = _maps(network, image, method)
     found = {

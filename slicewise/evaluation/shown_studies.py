@@ -12,7 +12,6 @@ from slicewise.evaluation.words import number
 Record = Mapping[str, Any]
 # A whole tumour of which less than half is found the way the reference has it is worth a look.
 LOW_DICE = 0.5
-MEAN_UNCERTAINTY = ("mean", "mean_entropy", "entropy")
 
 
 @dataclass(frozen=True)
@@ -61,10 +60,8 @@ class Study:
 
     @property
     def uncertainty(self) -> float | None:
-        """One number of its uncertainty, where the evaluation gives one."""
-        value = self.record.get("uncertainty")
-        if isinstance(value, Mapping):
-            value = next((value[key] for key in MEAN_UNCERTAINTY if value.get(key) is not None), None)
+        """Mean entropy where the model draws the whole tumour, in nats."""
+        value = self.record.get("mean_uncertainty")
         return None if value is None else float(value)
 
     @property

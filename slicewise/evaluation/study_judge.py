@@ -77,6 +77,7 @@ class StudyJudge:
         record = self._about(study, outputs) | figures | _measures(final, volume, figures)
         before = count_overlap(volume.predicted[WT], volume.reference[WT]).figures()["dice"]
         record["WT"]["dice_before_postprocessing"] = before if volume.known[WT] else None
+        record["mean_uncertainty"] = _mean_uncertainty(volume, final)
         record["pictures"] = self._draw(outputs, volume, final)
         return Judged(record, _uncertainty(volume, final), self._explained(outputs))
 
@@ -125,6 +126,13 @@ def _measures(final: NDArray[np.bool_], volume: StudyVolume, figures: Record) ->
         measures = {"slices": region.slices, "diameters_mm": region.diameters_mm, "components": region.components}
         figures[name] |= measures
     return {"laterality": found.laterality.model_dump(mode="json")}
+
+
+def _mean_uncertainty(volume: StudyVolume, final: NDArray[np.bool_]) -> float | None:
+    """Mean entropy in nats where the model draws the whole tumour; None where it draws none, or without samples."""
+    if volume.uncertainty is None or not final[WT].any():
+        return None
+    return float(volume.uncertainty[WT][final[WT]].mean(dtype=np.float64))
 
 
 def _uncertainty(volume: StudyVolume, final: NDArray[np.bool_]) -> Record | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from slicewise.model.network import MultiTaskUNet
 
 # Pixels of a decoder's batch, which bounds memory: larger ones leave the caches (``benchmarks/uncertainty.py``).
 CHUNK_PIXELS = 10 * 96 * 96
+# Values of the head's batch.
+HEAD_VALUES = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -125,13 +128,26 @@ def draw_samples(
         features: Those of the first member's encoder for ``image``, where they are known.
         decode: The slices whose region maps are wanted; None for all, empty for none.
     """
-    chosen = range(len(image)) if decode is None else decode
+    chosen = list(range(len(image)) if decode is None else decode)
+    tumour: list[Floats] = []
+    weights: list[float] = []
+    masks: set[int] = set()
+    maps = np.zeros((2, len(chosen), len(plan.regions), *image.shape[2:]), dtype=np.float32)
     with torch.inference_mode():
-        parts = list(_parts(members, image, plan, features))
-        tumour = np.concatenate([_tumour(part) for part in parts])
-        weights = np.array([part.weight for part in parts for _ in part.rows], dtype=np.float32)
-        regions = _regions(parts, list(chosen), plan.regions, image.shape[2:]) if len(chosen) else None
-    return Samples(weights, tumour, Uncertainty.of_samples(tumour, weights), regions, _sources(parts, members, plan))
+        for part in _parts(members, image, plan, features):
+            tumour.append(_tumour(part))
+            weights += [part.weight] * len(part.rows)
+            masks.update(part.rows if part.thinned.varies else ())
+            _add_regions(part, chosen, plan.regions, *maps)
+    found, weight = np.concatenate(tumour), np.array(weights, dtype=np.float32)
+    there = {"dropout": len(masks) > 1, "mirror": plan.mirror, "ensemble": len(members) > 1}
+    return Samples(
+        weight,
+        found,
+        Uncertainty.of_samples(found, weight),
+        Uncertainty.of_means(*maps) if chosen else None,
+        tuple(name for name, used in there.items() if used),
+    )
 
 
 def _parts(
@@ -149,30 +165,23 @@ def _parts(
         yield _Part(thinned[at], members[at].calibration, seen, mirrored, rows, 1 / (n_parts * len(rows)))
 
 
-def _sources(parts: Sequence[_Part], members: Sequence[Member], plan: SamplingPlan) -> tuple[str, ...]:
-    drops = any(part.thinned.varies for part in parts) and len({row for part in parts for row in part.rows}) > 1
-    there = {"dropout": drops, "mirror": plan.mirror, "ensemble": len(members) > 1}
-    return tuple(name for name, used in there.items() if used)
-
-
 def _tumour(part: _Part) -> Floats:
     """Probabilities ``[samples, N]``."""
-    logits = part.thinned.tumour(part.features[-1], part.rows).float().cpu().numpy()
-    return part.calibration.tumour.apply(logits).T
+    bottleneck = part.features[-1]
+    steps = _steps(part.rows, max(1, HEAD_VALUES // bottleneck.numel()))
+    logits = torch.cat([part.thinned.tumour(bottleneck, rows) for rows in steps], dim=1)
+    return part.calibration.tumour.apply(logits.float().cpu().numpy()).T
 
 
-def _regions(parts: Sequence[_Part], chosen: Sequence[int], regions: Sequence[int], size: torch.Size) -> Uncertainty:
-    """Measures of the chosen slices' maps; sums alone are kept, whatever the number of samples."""
-    mean, entropy = np.zeros((2, len(chosen), len(regions), *size), dtype=np.float32)
-    chunk = max(1, CHUNK_PIXELS // size.numel())
-    for part in parts:
-        for start in range(0, len(chosen), chunk):
-            group = slice(start, start + chunk)
-            features = [level[chosen[group]] for level in part.features]
-            steps = _steps(part.rows, max(1, chunk // len(features[-1])))
-            for logits in part.thinned.regions(features, steps):
-                _add_up(part, logits, regions, mean[group], entropy[group])
-    return Uncertainty.of_means(mean, entropy)
+def _add_regions(part: _Part, chosen: Sequence[int], regions: Sequence[int], mean: Floats, entropy: Floats) -> None:
+    """Add the chosen slices' maps to the sums ``[n, regions, H, W]``, which are all that is kept of the samples."""
+    chunk = max(1, CHUNK_PIXELS // math.prod(mean.shape[2:]))
+    for start in range(0, len(chosen), chunk):
+        group = slice(start, start + chunk)
+        features = [level[chosen[group]] for level in part.features]
+        steps = _steps(part.rows, max(1, chunk // len(features[-1])))
+        for logits in part.thinned.regions(features, steps):
+            _add_up(part, logits, regions, mean[group], entropy[group])
 
 
 def _steps(rows: range, length: int) -> list[range]:

@@ -43,6 +43,8 @@ class Uncertainty:
     @classmethod
     def of_means(cls, mean: Floats, expected_entropy: Floats) -> Uncertainty:
         """The measures of a mean probability and a mean entropy, of any shape."""
+        # Sums of weighted samples may pass 1 by rounding, where there is no entropy.
+        mean = np.clip(mean, 0, 1)
         whole = binary_entropy(mean)
         # Rounding leaves differences of some 1e-8 below 0.
         return cls(mean, whole, expected_entropy, np.maximum(whole - expected_entropy, np.float32(0)))

@@ -89,7 +89,7 @@ def make_metrics(
         "subgroups": _subgroups(studies),
         "uncertainty": _uncertainty(studies, known if masks else ()),
         "explanation": _explanation(studies) if masks else None,
-        "ood": None,
+        "ood": _ood(studies),
         "verdict": {"passed": True, "criteria": [], "reasons": []},
     }
     return metrics
@@ -122,8 +122,10 @@ class _Made:
             "n_slices": SLICES,
             "tumour_probability": probability,
             "tumour_true": bool(self.truth[rows].max() > 0),
-            "laterality": "left" if at % 2 else "right",
-            "uncertainty": float(np.clip(0.5 - 0.5 * self.quality[at] + 0.04 * self.model.normal(), 0, np.log(2))),
+            "laterality": {"side": "left" if at % 2 else "right"},
+            "mean_uncertainty": float(
+                np.clip(0.5 - 0.5 * self.quality[at] + 0.04 * self.model.normal(), 0, np.log(2))
+            ),
             "ood_score": float(abs(self.model.normal(0, 1)) + self.hard[at]),
         }
         for depth, region in enumerate(REGIONS):
@@ -375,6 +377,21 @@ def _explanation(studies: Sequence[Record]) -> Record:
         "n_empty_map": 0,
         **figures,
         "sanity": {"cascade": cascade, "changed": True},
+    }
+
+
+def _ood(studies: Sequence[Record]) -> Record:
+    names = [record["patient"] for record in studies]
+    scores = [record["ood_score"] for record in studies]
+    flagged = figure_of([float(score > 2) for score in scores], names)
+    return {
+        "threshold": 2.0,
+        "false_alarm": 0.05,
+        "reason": "",
+        "slices": len(scores),
+        "figures": {"flagged": flagged, "score": figure_of(scores, names)},
+        "by_source": {"brats": {"slices": 10, "flagged": flagged}},
+        "scores": {"test slices": scores},
     }
 
 

@@ -72,6 +72,15 @@ def test_measures_by_hand(samples: list[float], mean: float, predictive: float, 
     assert float(found.mutual_information) == pytest.approx(predictive - expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("n", range(1, 30))
+def test_sure_samples_have_no_uncertainty_whatever_their_number(n: int) -> None:
+    """Their weights, added up in float32, may pass 1."""
+    for value in (0.0, 1.0):
+        found = Uncertainty.of_samples(np.full((n, 3), value, dtype=np.float32), equal_weights(n))
+        for measure in (found.predictive_entropy, found.expected_entropy, found.mutual_information):
+            np.testing.assert_allclose(measure, 0, atol=1e-5)
+
+
 @given(arrays.arrays(np.float32, (3, 5), elements=st.floats(0, 1, width=32)))
 def test_entropy_is_scipys_and_its_parts_add_up(samples: np.ndarray) -> None:
     found = Uncertainty.of_samples(samples, equal_weights(3))
@@ -247,6 +256,7 @@ def test_batch_mates_and_chunks_change_nothing(chunk: int, monkeypatch: pytest.M
     x = image(5)
     together = draw_samples([member()], x, plan)
     monkeypatch.setattr(sampling, "CHUNK_PIXELS", chunk)
+    monkeypatch.setattr(sampling, "HEAD_VALUES", chunk)
     for at in range(5):
         alone = draw_samples([member()], x[at : at + 1], plan)
         np.testing.assert_allclose(alone.tumour_samples[:, 0], together.tumour_samples[:, at], atol=1e-6)

@@ -143,12 +143,15 @@ def test_parameters() -> None:
             "tasks": "classify, explain",
             "threshold": "0.25",
             "n_mc_samples": 3,
+            "use_tta": "true",
+            "explain_method": "occlusion",
             "modalities": ["t1"],
             "pixel_mm": "2,3",
         }
     )
     assert read.options.tasks == ("classify", "explain")
     assert (read.options.threshold, read.options.n_mc_samples) == (0.25, 3)
+    assert (read.options.use_tta, read.options.explain_method) == (True, "occlusion")
     assert (read.modalities, read.pixel_mm) == (("t1",), (2.0, 3.0))
 
 
@@ -165,7 +168,9 @@ def test_parameters() -> None:
         ({"n_mc_samples": 5000}, "n_mc_samples"),
         ({"pixel_mm": "0"}, "pixel_mm"),
         ({"pixel_mm": "1,2,3"}, "pixel_mm"),
-        ({"use_tta": True}, "use_tta"),
+        ({"use_tta": "perhaps"}, "use_tta"),
+        ({"explain_method": "guess"}, "explain_method"),
+        ({"explain_method": 3}, "explain_method"),
         ({"conditional": "perhaps"}, "conditional"),
     ],
 )

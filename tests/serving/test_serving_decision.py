@@ -25,7 +25,8 @@ def test_the_fields_of_an_answer(probability: float, decision: Decision, label: 
     """The label says what the threshold says; the decision may abstain."""
     fields = class_fields(probability, 0.5, decision)
     assert (fields["predicted_label"], fields["decision"], fields["abstain"]) == (label, decision, abstain)
-    assert v1.prediction_fields(prediction(probability, decision), None) == fields
+    no_score = {"ood_score": None, "ood_flag": None}
+    assert v1.prediction_fields(prediction(probability, decision), None) == fields | no_score
 
 
 def test_v2_tells_every_slices_decision_in_a_parameter() -> None:

@@ -103,9 +103,8 @@ def _there(*plots: Plot | None) -> list[Plot]:
 
 
 def _scores(metrics: Metrics, studies: Sequence[Study]) -> dict[str, list[float]]:
-    """Scores of foreignness: of the test studies, and of other groups that the section tells."""
-    test = [study.ood for study in studies if study.ood is not None]
-    others = (metrics.get("ood") or {}).get("scores") or {}
-    return {"test studies": test} | {
-        name: [float(value) for value in values] for name, values in others.items() if isinstance(values, list)
-    }
+    """Scores of foreignness of the groups that the section tells, or else of the test studies."""
+    groups = (metrics.get("ood") or {}).get("scores") or {}
+    if groups:
+        return {name: [float(value) for value in values] for name, values in groups.items()}
+    return {"test studies": [study.ood for study in studies if study.ood is not None]}

@@ -50,7 +50,7 @@ def uncertainty_dice_plot(studies: Sequence[Study]) -> Plot | None:
         x, y = [u for _, u, _ in rows], [d for _, _, d in rows]
         dots = ax.scatter(x, y, s=26, color=INK, alpha=0.75, edgecolors="white")
         dots.set_urls([f"#{s.pictures}" for s, _, _ in rows])
-        ax.set(xlabel="uncertainty of the study", ylabel="Dice", ylim=(-0.02, 1.02))
+        ax.set(xlabel="mean entropy in the tumour that the model draws, nats", ylabel="Dice", ylim=(-0.02, 1.02))
         ax.grid(color=LINE, lw=0.8)
         svg = to_svg(made, "plot-uncertainty-dice", "uncertainty and Dice", {s.pictures: s.tip for s, _, _ in rows})
     return make_plot("uncertainty-dice", "plot-uncertainty-dice", svg, n=len(rows))
@@ -93,8 +93,9 @@ def score_plot(groups: Mapping[str, Sequence[float]], limit: float | None) -> Pl
             ax.hist(values, bins=edges, color=SERIES[at % len(SERIES)], alpha=0.5, label=label)
         if limit is not None:
             ax.axvline(limit, color=BAD, lw=1.4, label="limit")
-        ax.set(xlabel="distance from the training data", ylabel="count")
+        ax.set(xlabel="score: how unlike the training slices", ylabel="count")
         ax.yaxis.set_major_locator(MaxNLocator(integer=True))
         ax.legend()
         svg = to_svg(made, "plot-ood", "scores of foreignness")
-    return make_plot("ood", "plot-ood", svg, limit="; the red line is the limit" if limit is not None else "")
+    words = "; the red line is the limit above which a slice is flagged" if limit is not None else ""
+    return make_plot("ood", "plot-ood", svg, things=" and ".join(told), limit=words)

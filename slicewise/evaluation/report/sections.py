@@ -53,6 +53,10 @@ KEY_FIGURES = {
         ("chance", "both, for a map that knows nothing"),
         ("energy_gain", "evidence inside, times chance"),
     ),
+    "ood": (
+        ("flagged", "share of test slices flagged as foreign"),
+        ("score", "mean score"),
+    ),
 }
 SUBGROUP_FIGURES = ("dice_wt", "dice_tc", "dice_et", "hd95_wt_mm", "sensitivity_wt", "roc_auc")
 
@@ -99,6 +103,8 @@ def key_rows(section: Metrics | None, name: str) -> dict[str, Any] | None:
     parts: dict[str, Any] = {"all": section}
     if name == "uncertainty":
         parts = {region: row for region, row in (section.get("regions") or {}).items() if row}
+    if name == "ood":
+        parts = {"all": section.get("figures") or {}, **(section.get("by_source") or {})}
     rows = [
         (words, [part.get(key) for part in parts.values()])
         for key, words in KEY_FIGURES.get(name, ())
