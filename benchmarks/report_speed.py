@@ -2,8 +2,7 @@
 
 Measured apart: drawing and saving the pictures (a part of ``evaluate``), the report from the folder of an evaluation
 (``slicewise report --run``, with the model card and the checklists), and the comparison of two runs. The aim: the
-report
-of 100 patients in under a minute, its page under 30 MB.
+report of 100 patients in under a minute, its page under 30 MB.
 
     python benchmarks/report_speed.py --out benchmarks/results/report_speed.json
 """
