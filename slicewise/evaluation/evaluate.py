@@ -93,8 +93,9 @@ def evaluate_stage(job: EvaluateJob, out: Path, update: Update | None = None) ->
     outputs, judging = _judge_side(job, out, update)
     metrics = assemble(job, outputs, judging.judged, judging.tumour_uncertainty(outputs.rows))
     _drop_pictures(metrics["studies"], job.evaluate.pictured_studies, out)
-    metrics["verdict"] = judge(metrics, job.gate)
-    write_json(out / FILE, metrics)
+    write_json(out / FILE, metrics | {"verdict": judge(metrics, job.gate)})
+    # As every other reader finds it: JSON knows no tuples.
+    metrics = read_result(out / FILE, "evaluate")
     save_thumbnails(SliceStore(job.store), metrics["data"], out)
     write_report(metrics, out)
     logger.info(
