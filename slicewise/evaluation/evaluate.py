@@ -91,11 +91,11 @@ def evaluate_stage(job: EvaluateJob, out: Path, update: Update | None = None) ->
     start = time.perf_counter()
     shutil.rmtree(out / PICTURES, ignore_errors=True)
     outputs, judging = _judge_side(job, out, update)
-    metrics = assemble(job, outputs, judging.judged, judging.tumour_uncertainty(outputs.rows))
-    _drop_pictures(metrics["studies"], job.evaluate.pictured_studies, out)
-    write_json(out / FILE, metrics | {"verdict": judge(metrics, job.gate)})
+    found = assemble(job, outputs, judging.judged, judging.tumour_uncertainty(outputs.rows))
+    _drop_pictures(found["studies"], job.evaluate.pictured_studies, out)
+    write_json(out / FILE, found | {"verdict": judge(found, job.gate)})
     # As every other reader finds it: JSON knows no tuples.
-    metrics = read_result(out / FILE, "evaluate")
+    metrics: dict[str, Any] = read_result(out / FILE, "evaluate")
     save_thumbnails(SliceStore(job.store), metrics["data"], out)
     write_report(metrics, out)
     logger.info(
