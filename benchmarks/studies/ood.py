@@ -224,16 +224,17 @@ def case_figures(name: str, folds: dict[int, dict[str, Any]]) -> dict[str, Any]:
                 found.append(roc_auc_score(truth[mine], values[mine], sample_weight=weights[mine]))
         return float(np.mean(found)) if found else None
 
-    def flagged(rows: NDArray[np.intp]) -> float | None:
-        mine = rows[truth[rows]]
-        return float(np.average(flag[mine], weights=weights[mine])) if len(mine) else None
+    mine = np.flatnonzero(truth)
+
+    def flagged(rows: NDArray[np.intp]) -> float:
+        return float(np.average(flag[mine][rows], weights=weights[mine][rows]))
 
     everything = np.arange(len(table))
     interval = bootstrap(lambda rows: auc(score, rows), groups, RESAMPLES, CONFIDENCE).model_dump()
     return {
         "slices": int(truth.sum()),
         "auc": interval,
-        "flagged": bootstrap(flagged, groups, RESAMPLES, CONFIDENCE).model_dump(),
+        "flagged": bootstrap(flagged, [groups[at] for at in mine], RESAMPLES, CONFIDENCE).model_dump(),
         "auc_by_part": {part: auc(parts[:, at], everything) for at, part in enumerate(PARTS)},
     }
 

@@ -50,6 +50,8 @@ class EvaluateConfig(Section):
         confidence: Of the intervals.
         n_bins: Bins of the reliability diagrams.
         mc_samples: Monte-Carlo dropout samples per slice for the uncertainty; 0 leaves it out.
+        explain_method: How the report draws the evidence for tumour. HiResCAM lies on the tumour far more often than
+            Grad-CAM (docs/uncertainty.md); occlusion takes some hundred passes.
         pictured_slices: Pictures of each study in the report; 0 draws none.
         pictured_studies: At most so many studies are pictured: the worst and the best, and others evenly between.
     """
@@ -58,5 +60,6 @@ class EvaluateConfig(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     n_bins: Annotated[int, Field(ge=2)] = 10
     mc_samples: Annotated[int, Field(ge=0, le=50)] = 8
+    explain_method: Literal["gradcam", "hirescam", "integrated_gradients", "occlusion"] = "hirescam"
     pictured_slices: Annotated[int, Field(ge=0, le=20)] = 5
     pictured_studies: Annotated[int, Field(ge=0)] = 100

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicewise import RESEARCH_USE, __version__
-from slicewise.evaluation.calibrate import Fitted, read_calibration
+from slicewise.evaluation.calibrate import Fitted
 from slicewise.evaluation.calibration_report import calibration_section
 from slicewise.evaluation.classification import classification_report
 from slicewise.evaluation.data_section import data_figures
@@ -39,19 +39,25 @@ Vector = NDArray[np.float32]
 
 
 def assemble(
-    job: EvaluateJob, outputs: Outputs, judged: Sequence[Judged], uncertainty: Uncertainty | None
+    job: EvaluateJob,
+    fitted: Fitted,
+    outputs: Outputs,
+    judged: Sequence[Judged],
+    uncertainty: Uncertainty | None,
 ) -> Section:
     """Everything but the verdict.
 
     Args:
         job: What was evaluated.
+        fitted: The calibration and what was found on validation.
         outputs: Of the test side.
         judged: Its studies.
         uncertainty: Of the slices in ``outputs.rows``; None when nothing was sampled.
     """
     store, split = SliceStore(job.store), load_split(job.split)
-    fitted = read_calibration(job.calibration)
     outputs.slices.require_finite("the test split's slices")
+    probability = fitted.calibration.tumour.apply(outputs.logits)
+    said = probability >= fitted.calibration.threshold.value
     scores = score_test(job.store, job.split, job.weights, job.model, job.calibration)
     ood = study_scores(scores)
     records = [_with_uncertainty(study) | {"ood_score": ood.get(study.record["study"])} for study in judged]
@@ -70,25 +76,22 @@ def assemble(
         "training": read_result(job.weights / RECORD, "train"),
         "calibration": fitted.calibration.model_dump(mode="json"),
         "postprocess": {"chosen": fitted.postprocess.model_dump(mode="json"), "tried": fitted.tried},
-        **_probabilities(job, outputs, fitted),
+        **_probabilities(job, outputs, probability, fitted),
         "segmentation": segmentation_report(records, job.evaluate),
         "studies": records,
         "subgroups": subgroups(records, job.evaluate),
-        "uncertainty": _uncertainty(job, outputs, fitted, judged, uncertainty),
+        "uncertainty": _uncertainty(job, outputs, said, judged, uncertainty),
         "explanation": _explanation(job, outputs, judged),
         "ood": ood_section(scores, read_ood(job.calibration), job.evaluate),
     }
 
 
-def _probabilities(job: EvaluateJob, outputs: Outputs, fitted: Fitted) -> Section:
+def _probabilities(job: EvaluateJob, outputs: Outputs, probability: Vector, fitted: Fitted) -> Section:
     """Calibration, classification and decisions of the slices whose class is known."""
     config, calibration = job.evaluate, fitted.calibration
-    probability, threshold = calibration.tumour.apply(outputs.logits), calibration.threshold.value
-    figures = calibration_section(None, outputs, calibration, config)
-    for name, sides in figures.items():
-        sides["validation"] = fitted.validation.get(name)
+    threshold = calibration.threshold.value
     return {
-        "calibration_figures": figures,
+        "calibration_figures": calibration_section(fitted.validation, outputs, calibration, config),
         "classification": {
             "slice": classification_report(probability, outputs.truth, outputs.groups, threshold, config),
             "patient": classification_report(*patient_level(probability, outputs), threshold, config),
@@ -111,12 +114,16 @@ def _with_uncertainty(study: Judged) -> Section:
 
 
 def _uncertainty(
-    job: EvaluateJob, outputs: Outputs, fitted: Fitted, judged: Sequence[Judged], uncertainty: Uncertainty | None
+    job: EvaluateJob,
+    outputs: Outputs,
+    said: NDArray[np.bool_],
+    judged: Sequence[Judged],
+    uncertainty: Uncertainty | None,
 ) -> Section | None:
+    """How well the uncertainty tells errors; ``said`` is the label given to each slice."""
     if uncertainty is None:
         return None
     told = [study for study in judged if study.uncertainty is not None]
-    said = fitted.calibration.tumour.apply(outputs.logits) >= fitted.calibration.threshold.value
     slices = SliceScores(uncertainty, said != (outputs.truth > 0), outputs.groups)
     return {"mc_samples": job.evaluate.mc_samples} | uncertainty_section(
         [study.uncertainty or {} for study in told],
@@ -127,12 +134,14 @@ def _uncertainty(
 
 
 def _explanation(job: EvaluateJob, outputs: Outputs, judged: Sequence[Judged]) -> Section:
-    """Grad-CAM against the masks, and whether the maps hang on what was learned at all."""
+    """The evidence against the masks, and whether the maps hang on what was learned at all."""
     records = [(record, study.record["patient"]) for study in judged for record in study.explained]
+    method = job.evaluate.explain_method
     section = explanation_section([record for record, _ in records], [group for _, group in records], job.evaluate)
+    section["method"] = method
     tumour = outputs.rows[outputs.truth > 0]
     if not len(tumour):
         return section | {"sanity": None}
     chosen = tumour[np.linspace(0, len(tumour) - 1, min(SANITY_SLICES, len(tumour))).round().astype(int)]
     network = load_network(SliceStore(job.store), job.weights, job.model)
-    return section | {"sanity": sanity_check(network, outputs.data.fetch(chosen.tolist()).image)}
+    return section | {"sanity": sanity_check(network, outputs.data.fetch(chosen.tolist()).image, method)}

@@ -48,14 +48,14 @@ FIGURES = (
 
 
 def calibration_section(
-    validation: Outputs | None, test: Outputs, calibration: Calibration, config: EvaluateConfig
+    validation: Mapping[str, Any] | None, test: Outputs, calibration: Calibration, config: EvaluateConfig
 ) -> dict[str, Any]:
     """Figures of the slices and of each region's pixels, on both sides.
 
     The validation's figures are of the values that the calibration was fitted on; the test's are the judgement.
 
     Args:
-        validation: None leaves its figures out.
+        validation: Its figures by output, as ``side_figures`` gave them when it was fitted; None leaves them out.
         test: The test side.
         calibration: The bundle's.
         config: The section ``evaluate``.
@@ -63,10 +63,9 @@ def calibration_section(
     Raises:
         TrainingError: Some logit is not finite.
     """
-    sides = {"test": side_figures(test, calibration, config)}
-    if validation is not None:
-        sides = {"validation": side_figures(validation, calibration, config), **sides}
-    return {name: {side: figures[name] for side, figures in sides.items()} for name in ("tumour", *REGIONS)}
+    sides: dict[str, Mapping[str, Any]] = {} if validation is None else {"validation": validation}
+    sides["test"] = side_figures(test, calibration, config)
+    return {name: {side: figures.get(name) for side, figures in sides.items()} for name in ("tumour", *REGIONS)}
 
 
 def side_figures(outputs: Outputs, calibration: Calibration, config: Settings) -> dict[str, Any]:

@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, roc_curve
 
 from slicewise.config import EvaluateConfig
-from slicewise.evaluation.group_sums import Sums, add_up, bootstrap_sums, draw_counts, summarise_draws
+from slicewise.evaluation.group_sums import Sums, add_up, bootstrap_sums
 from slicewise.evaluation.intervals import Figure
-from slicewise.evaluation.ranking import Ranking
+from slicewise.evaluation.ranking import bootstrap_areas
 from slicewise.evaluation.reliability import bin_sums, equal_width, gaps, log_losses
 
 Vector = NDArray[np.float32]
 MAX_ROC_POINTS = 200
-DRAWS_AT_ONCE = 100
 
 
 def classification_report(
@@ -63,8 +62,7 @@ def classification_figures(
     sums = add_up(np.stack(columns, axis=1).astype(np.float64), index, len(names))
     sums = np.concatenate([sums, table.reshape(len(names), -1)], axis=1)
     counted = bootstrap_sums(sums, _from_sums, config.bootstrap, config.confidence)
-    ranked = _ranked(Ranking(probability, truth), index, len(names), config)
-    return counted | ranked
+    return counted | bootstrap_areas(probability, truth, groups, config)
 
 
 def _from_sums(totals: Sums) -> Mapping[str, Sums]:
@@ -87,23 +85,6 @@ def _from_sums(totals: Sums) -> Mapping[str, Sums]:
             "brier": squares / n,
             "nll": logs / n,
         }
-
-
-def _ranked(ranking: Ranking, index: NDArray[np.intp], n_groups: int, config: EvaluateConfig) -> dict[str, Figure]:
-    """The areas under the curves; draws a hundred at a time, so that memory does not grow with them."""
-    whole = ranking.areas(np.ones((1, len(index))))
-    drawn: dict[str, list[Sums]] = {name: [] for name in whole}
-    if n_groups >= 2:
-        counts = draw_counts(n_groups, config.bootstrap)
-        for start in range(0, len(counts), DRAWS_AT_ONCE):
-            for name, areas in ranking.areas(counts[start : start + DRAWS_AT_ONCE][:, index]).items():
-                drawn[name].append(areas)
-    return {
-        name: summarise_draws(
-            float(value[0]), np.concatenate(drawn[name]) if drawn[name] else None, config.confidence, n_groups
-        )
-        for name, value in whole.items()
-    }
 
 
 def roc_points(probability: Vector, truth: Vector) -> dict[str, list[float]]:

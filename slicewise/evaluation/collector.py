@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from slicewise.config import REGIONS
 from slicewise.evaluation.study_volume import StudyOutputs
 from slicewise.inference.calibration import Calibration
-from slicewise.inference.explain import grad_cam
+from slicewise.inference.explain import ExplainMethod, explain
 from slicewise.inference.sampling import Member, Samples, SamplingPlan, draw_samples
 from slicewise.inference.uncertainty import Uncertainty
 from slicewise.model.network import MultiTaskUNet
@@ -22,13 +23,13 @@ ALL_REGIONS = tuple(range(len(REGIONS)))
 
 @dataclass(frozen=True)
 class _Part:
-    """A study's slices of one batch: fields of ``StudyOutputs``, the measures in the order of ``Uncertainty``."""
+    """A study's slices of one batch: fields of ``StudyOutputs``."""
 
     tumour: NDArray[np.float32]
     regions: NDArray[np.float32]
     entropy: NDArray[np.float32] | None
-    measures: NDArray[np.float32] | None
-    cams: NDArray[np.float16]
+    measures: Uncertainty | None
+    cams: NDArray[np.float16] | None
 
 
 class StudyCollector:
@@ -37,17 +38,24 @@ class StudyCollector:
     Args:
         keys: The side's studies, in the order of the slices.
         calibration: For the uncertainty, which is of calibrated probabilities.
-        mc_samples: Monte-Carlo dropout samples per slice; 0 leaves the uncertainty out.
         consume: Takes a complete study.
+        mc_samples: Monte-Carlo dropout samples per slice; 0 leaves the uncertainty out.
+        explain_method: How the evidence for tumour is drawn; None leaves it out.
     """
 
     def __init__(
-        self, keys: Sequence[str], calibration: Calibration, mc_samples: int, consume: Callable[[StudyOutputs], None]
+        self,
+        keys: Sequence[str],
+        calibration: Calibration,
+        consume: Callable[[StudyOutputs], None],
+        mc_samples: int = 0,
+        explain_method: ExplainMethod | None = None,
     ) -> None:
         self._keys = keys
         self._calibration = calibration
         self._plan = SamplingPlan(mc_samples, regions=ALL_REGIONS) if mc_samples else None
         self._consume = consume
+        self._method = explain_method
         self._position = 0
         self._parts: list[_Part] = []
 
@@ -55,16 +63,19 @@ class StudyCollector:
         """Take a batch."""
         assert out.features is not None
         assert out.regions is not None
-        head = (out.batch.image != 0).any(dim=1).to(out.features[-1].device)
-        cams = grad_cam(network, out.features[-1], head).astype(np.float16)
-        samples = self._sample(network, out)
+        image = out.batch.image.to(out.features[0].device)
+        cams = None
+        if self._method is not None:
+            cams = explain(network, image, out.features, self._method).astype(np.float16)
+        samples = self._sample(network, image, out.features)
         for position in np.unique(out.batch.study):
             if position != self._position:
                 self.finish()
                 self._position = int(position)
             rows = np.flatnonzero(out.batch.study == position)
             tumour, regions = out.tumour.numpy()[rows], out.regions.numpy()[rows]
-            self._parts.append(_Part(tumour, regions, *_measures(samples, rows), cams[rows]))
+            shown = None if cams is None else cams[rows]
+            self._parts.append(_Part(tumour, regions, *_measures(samples, rows), shown))
 
     def finish(self) -> None:
         """Hand on the study that is being gathered; call it when the last batch has come."""
@@ -73,30 +84,30 @@ class StudyCollector:
         parts, self._parts = self._parts, []
         entropy = [part.entropy for part in parts if part.entropy is not None]
         measures = [part.measures for part in parts if part.measures is not None]
+        cams = [part.cams for part in parts if part.cams is not None]
         self._consume(
             StudyOutputs(
                 key=self._keys[self._position],
                 tumour=np.concatenate([part.tumour for part in parts]),
                 regions=np.concatenate([part.regions for part in parts]),
                 uncertainty=np.concatenate(entropy) if entropy else None,
-                tumour_uncertainty=Uncertainty(*np.concatenate(measures, axis=1)) if measures else None,
-                cams=np.concatenate([part.cams for part in parts]),
+                tumour_uncertainty=Uncertainty.join(measures) if measures else None,
+                cams=np.concatenate(cams) if cams else None,
             )
         )
 
-    def _sample(self, network: MultiTaskUNet, out: Inferred) -> Samples | None:
-        if self._plan is None or out.features is None:
+    def _sample(self, network: MultiTaskUNet, image: Tensor, features: Sequence[Tensor]) -> Samples | None:
+        if self._plan is None:
             return None
-        image = out.batch.image.to(out.features[0].device)
-        return draw_samples([Member(network, self._calibration)], image, self._plan, out.features)
+        samples = draw_samples([Member(network, self._calibration)], image, self._plan, features)
+        samples.require_variance()
+        return samples
 
 
 def _measures(
     samples: Samples | None, rows: NDArray[np.intp]
-) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
-    """Entropy maps ``[rows, 3, H, W]`` and the tumour's measures ``[4, rows]`` of some slices."""
+) -> tuple[NDArray[np.float32] | None, Uncertainty | None]:
+    """Entropy maps ``[rows, 3, H, W]`` and the tumour's measures of some slices."""
     if samples is None or samples.regions is None:
         return None, None
-    tumour = samples.tumour
-    measures = (tumour.mean, tumour.predictive_entropy, tumour.expected_entropy, tumour.mutual_information)
-    return samples.regions.predictive_entropy[rows], np.stack(measures)[:, rows]
+    return samples.regions.predictive_entropy[rows], samples.tumour.take(rows)

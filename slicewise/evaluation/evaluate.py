@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from slicewise.config import EvaluateConfig, GateConfig, ModelConfig
 from slicewise.evaluation.assemble import assemble
-from slicewise.evaluation.calibrate import read_calibration
+from slicewise.evaluation.calibrate import Fitted, read_calibration
 from slicewise.evaluation.collector import StudyCollector
 from slicewise.evaluation.data_section import save_thumbnails
-from slicewise.evaluation.gate import judge
+from slicewise.evaluation.gate import check_gate, judge
 from slicewise.evaluation.outputs import Outputs, collect_outputs, group_names
 from slicewise.evaluation.pictured import pick_studies
 from slicewise.evaluation.report import write_report
@@ -59,21 +59,19 @@ class _Judging:
 
     judge: StudyJudge
     judged: list[Judged] = field(default_factory=list)
-    measures: list[NDArray[np.float32]] = field(default_factory=list)
+    measures: list[Uncertainty] = field(default_factory=list)
     seconds: float = 0.0
 
     def __call__(self, outputs: StudyOutputs) -> None:
         start = time.perf_counter()
         self.judged.append(self.judge.judge(outputs))
-        found = outputs.tumour_uncertainty
-        if found is not None:
-            parts = (found.mean, found.predictive_entropy, found.expected_entropy, found.mutual_information)
-            self.measures.append(np.stack(parts))
+        if outputs.tumour_uncertainty is not None:
+            self.measures.append(outputs.tumour_uncertainty)
         self.seconds += time.perf_counter() - start
 
     def tumour_uncertainty(self, rows: NDArray[np.intp]) -> Uncertainty | None:
         """Of the slices ``rows`` of the side."""
-        return Uncertainty(*np.concatenate(self.measures, axis=1)[:, rows]) if self.measures else None
+        return Uncertainty.join(self.measures).take(rows) if self.measures else None
 
 
 def evaluate_stage(job: EvaluateJob, out: Path, update: Update | None = None) -> dict[str, Any]:
@@ -87,11 +85,14 @@ def evaluate_stage(job: EvaluateJob, out: Path, update: Update | None = None) ->
     Raises:
         StoreError: The store or the split cannot be read.
         TrainingError: The network's outputs are not finite.
+        ConfigError: The gate's champion cannot be read, or a condition names a figure that does not exist.
     """
     start = time.perf_counter()
+    check_gate(job.gate)
     shutil.rmtree(out / PICTURES, ignore_errors=True)
-    outputs, judging = _judge_side(job, out, update)
-    found = assemble(job, outputs, judging.judged, judging.tumour_uncertainty(outputs.rows))
+    fitted = read_calibration(job.calibration)
+    outputs, judging = _judge_side(job, fitted, out, update)
+    found = assemble(job, fitted, outputs, judging.judged, judging.tumour_uncertainty(outputs.rows))
     _drop_pictures(found["studies"], job.evaluate.pictured_studies, out)
     write_json(out / FILE, found | {"verdict": judge(found, job.gate)})
     # As every other reader finds it: JSON knows no tuples.
@@ -108,8 +109,7 @@ def evaluate_stage(job: EvaluateJob, out: Path, update: Update | None = None) ->
     return metrics
 
 
-def _judge_side(job: EvaluateJob, out: Path, update: Update | None) -> tuple[Outputs, _Judging]:
-    fitted = read_calibration(job.calibration)
+def _judge_side(job: EvaluateJob, fitted: Fitted, out: Path, update: Update | None) -> tuple[Outputs, _Judging]:
     judging = _Judging(
         StudyJudge(
             store=SliceStore(job.store),
@@ -122,7 +122,9 @@ def _judge_side(job: EvaluateJob, out: Path, update: Update | None) -> tuple[Out
         )
     )
     keys = load_split(job.split).test
-    collector = StudyCollector(keys, fitted.calibration, job.evaluate.mc_samples, judging)
+    collector = StudyCollector(
+        keys, fitted.calibration, judging, job.evaluate.mc_samples, job.evaluate.explain_method
+    )
     outputs = collect_outputs(job.store, job.split, job.weights, job.model, "test", visit=collector, update=update)
     collector.finish()
     return outputs, judging

@@ -52,11 +52,20 @@ def subgroups(m: Metrics) -> str:
     return f"Dice of the whole tumour by subgroup: {'; '.join(rows)}" if rows else ""
 
 
+METHODS = {
+    "gradcam": "Grad-CAM",
+    "hirescam": "HiResCAM",
+    "integrated_gradients": "Integrated gradients",
+    "occlusion": "Occlusion",
+}
+
+
 def explanation(m: Metrics) -> str:
     """Whether explanations lie on the tumour."""
     section = m.get("explanation") or {}
     told = [f"{plain(key)} {interval(value)}" for key, value in section.items() if _defined(value)]
-    return f"Grad-CAM, held against the masks: {', '.join(told)}" if told else ""
+    method = METHODS.get(section.get("method", ""), "Evidence for tumour")
+    return f"{method}, held against the masks: {', '.join(told)}" if told else ""
 
 
 def uncertainty(m: Metrics) -> str:

@@ -54,7 +54,7 @@ def fit_postprocess(
             study = ValidationStudy(volume.predicted, volume.reference, volume.known, volume.spacing_mm, group)
             studies.append(PackedStudy.of(study))
 
-    collector = StudyCollector(load_split(split).val, calibration, 0, keep)
+    collector = StudyCollector(load_split(split).val, calibration, keep)
     collect_outputs(store_folder, split, weights, model, "val", visit=collector, update=update)
     collector.finish()
     return choose_postprocess(studies)

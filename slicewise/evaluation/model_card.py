@@ -31,7 +31,7 @@ OUT_OF_SCOPE = (
 USERS = "Researchers in medical imaging who look at every answer themselves."
 ETHICS = (
     "The data hold no age, sex or ethnicity: nothing is known about fairness between such groups.",
-    "A confident map can mislead: masks and Grad-CAM are drawn for wrong answers just as for right ones.",
+    "A confident map can mislead: masks and explanations are drawn for wrong answers just as for right ones.",
     "Patients' images stay under their owners' terms; the bundle holds weights and figures, no images.",
 )
 LEVELS = (("slice", "slices"), ("patient", "patients"))

@@ -1,9 +1,8 @@
-"""The out-of-distribution score in the ``calibrate`` stage: fitted on training, calibrated on validation slices."""
+"""The out-of-distribution score in ``calibrate``: fitted on training slices, its threshold set on held-out ones."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,13 @@ from pydantic import ValidationError
 
 from slicewise.config import ModelConfig
 from slicewise.errors import StoreError
-from slicewise.evaluation.ood_fit import fit_model, held_out_sample, training_sample
-from slicewise.evaluation.ood_slices import SideSlices
+from slicewise.evaluation.ood_calibrate import calibrate, hold_out
+from slicewise.evaluation.ood_fit import fit_typical
+from slicewise.evaluation.ood_slices import SideSlices, held_out_sample, training_sample
 from slicewise.evaluation.outputs import load_network
 from slicewise.files import atomic_path, read_result, write_json
 from slicewise.inference.ood import FALSE_ALARM, OOD_FILE, OOD_RECORD, OodRecord, score_parts
-from slicewise.inference.ood_model import OodModel, save_model
+from slicewise.inference.ood_model import save_model
 from slicewise.model.network import MultiTaskUNet
 from slicewise.slices.store import SliceStore
 
@@ -40,7 +40,7 @@ def fit_ood(
         weights: The folder of the trained weights.
         model: The section ``model``.
         out: The folder to write into.
-        false_alarm: The share of a validation patient's slices that may be flagged, averaged over the patients.
+        false_alarm: The share of a held-out patient's slices that may be flagged, averaged over the patients.
 
     Returns:
         The content of ``ood.json``.
@@ -54,10 +54,7 @@ def fit_ood(
     (out / OOD_FILE).unlink(missing_ok=True)
     record = OodRecord(reason=f"fewer than {FEWEST} training or validation slices")
     if min(len(train.rows), len(held.rows)) >= FEWEST:
-        network = load_network(opened, weights, model)
-        fitted, record = _fit(network, train, held, opened.index.preprocessing.modalities, false_alarm)
-        with atomic_path(out / OOD_FILE) as path:
-            save_model(fitted, path)
+        record = _fit(load_network(opened, weights, model), train, held, out / OOD_FILE, false_alarm)
     write_json(out / OOD_RECORD, record.model_dump(mode="json"))
     logger.info("out of distribution: threshold %s %s", record.threshold, record.reason)
     return record
@@ -75,19 +72,22 @@ def read_ood(folder: Path) -> OodRecord:
         raise StoreError(f"{folder / OOD_RECORD} is damaged", "run 'slicewise calibrate' again") from error
 
 
-def _fit(
-    network: MultiTaskUNet, train: SideSlices, held: SideSlices, modalities: Sequence[str], false_alarm: float
-) -> tuple[OodModel, OodRecord]:
+def _fit(network: MultiTaskUNet, train: SideSlices, held: SideSlices, path: Path, false_alarm: float) -> OodRecord:
     sample, wrong = training_sample(network, train)
-    every = held_out_sample(network, held)
-    model = fit_model(sample, wrong, every)
-    scores = score_parts(model, every.described, model.parts(every.described, every.pooled))
-    weights = every.weights()
-    threshold = alarm_threshold(scores, weights, false_alarm)
-    return model, OodRecord(
+    typical = fit_typical(sample, wrong)
+    held_out = hold_out(typical, sample, wrong, held_out_sample(network, held))
+    if not len(held_out.groups):
+        return OodRecord(reason="no held-out slice has modalities that training had enough slices of")
+    model = calibrate(typical, held_out)
+    scores = score_parts(model, held_out.distances.present, model.parts(held_out.distances))
+    threshold = alarm_threshold(scores, held_out.weights, false_alarm)
+    with atomic_path(path) as temporary:
+        save_model(model, temporary)
+    modalities = train.data.store.index.preprocessing.modalities
+    return OodRecord(
         threshold=threshold,
         false_alarm=false_alarm,
-        flagged=float(np.average(scores > np.float32(threshold), weights=weights)),
+        flagged=float(np.average(scores > np.float32(threshold), weights=held_out.weights)),
         train_slices=len(train.rows),
         train_patients=train.patients,
         validation_slices=len(held.rows),

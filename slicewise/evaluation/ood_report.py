@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicewise.config import EvaluateConfig, ModelConfig
-from slicewise.evaluation.intervals import bootstrap
 from slicewise.evaluation.ood import read_ood
 from slicewise.evaluation.ood_slices import SideSlices, describe
 from slicewise.evaluation.outputs import load_network
+from slicewise.evaluation.patient_means import mean_over_patients
 from slicewise.inference.ood import OOD_FILE, OodRecord, score_parts
 from slicewise.inference.ood_model import load_model
 from slicewise.inference.slice_statistics import pooled_width
@@ -66,7 +66,8 @@ def score_test(store: Path, split: Path, weights: Path, model: ModelConfig, cali
     scores, places = [np.zeros(0, dtype=np.float32)], [np.zeros(0, dtype=np.intp)]
     for images, groups, studies in test.batches():
         sample = describe(network, images, groups)
-        scores.append(score_parts(fitted, sample.described, fitted.parts(sample.described, sample.pooled)))
+        away = fitted.distances(sample.described, sample.pooled)
+        scores.append(score_parts(fitted, away.present, fitted.parts(away)))
         places.append(studies)
     place = np.concatenate(places).tolist()
     keys = [test.data.keys[at] for at in place]
@@ -86,18 +87,18 @@ def ood_section(found: SideScores | None, record: OodRecord, config: EvaluateCon
     if found is None or record.threshold is None or not len(found.scores):
         return section | {"reason": record.reason or "the test split has no slices"}
     flagged = found.scores > np.float32(record.threshold)
-    everything = np.ones(len(flagged), dtype=bool)
-    by_source = {name: np.array([source == name for source in found.sources]) for name in sorted(set(found.sources))}
+    patients, sources = np.asarray(found.groups), np.asarray(found.sources)
+
+    def mean(values: NDArray[Any], groups: NDArray[Any]) -> Section:
+        return mean_over_patients(values.tolist(), groups.tolist(), config).model_dump()
+
     shown = np.sort(found.scores)[np.linspace(0, len(flagged) - 1, min(SHOWN, len(flagged))).round().astype(int)]
     return section | {
         "slices": len(flagged),
-        "figures": {
-            "flagged": _mean(flagged, everything, found.groups, config),
-            "score": _mean(found.scores, everything, found.groups, config),
-        },
+        "figures": {"flagged": mean(flagged, patients), "score": mean(found.scores, patients)},
         "by_source": {
-            name: {"slices": int(mine.sum()), "flagged": _mean(flagged, mine, found.groups, config)}
-            for name, mine in by_source.items()
+            name: {"slices": int(mine.sum()), "flagged": mean(flagged[mine], patients[mine])}
+            for name, mine in ((name, sources == name) for name in sorted(set(found.sources)))
         },
         "scores": {"test slices": [round(float(score), 4) for score in shown]},
     }
@@ -109,18 +110,3 @@ def study_scores(found: SideScores | None) -> dict[str, float]:
         return {}
     keys = np.asarray(found.studies)
     return {key: float(found.scores[keys == key].mean()) for key in sorted(set(found.studies))}
-
-
-def _mean(
-    values: NDArray[Any], mine: NDArray[np.bool_], groups: Sequence[str], config: EvaluateConfig
-) -> dict[str, Any]:
-    """The mean over patients of each patient's mean; its interval is over patients."""
-    at = np.flatnonzero(mine)
-    names = np.asarray(groups)[at]
-    patients = sorted(set(names.tolist()))
-    means = np.array([values[at][names == patient].mean() for patient in patients])
-
-    def average(rows: NDArray[np.intp]) -> float:
-        return float(means[rows].mean())
-
-    return bootstrap(average, patients, config.bootstrap, config.confidence).model_dump()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from slicewise.evaluation.outputs import group_names
-from slicewise.inference.ood_distance import Matrix
 from slicewise.inference.slice_statistics import Described, describe_slices, pool_features
 from slicewise.model.device import place_image
 from slicewise.model.network import MultiTaskUNet
@@ -20,6 +20,8 @@ from slicewise.slices.split import Side, load_split
 from slicewise.slices.store import SliceStore
 
 BATCH = 32
+SUBSETS = 2  # further passes of each training slice, with modalities withheld
+SET_SLICES = 120  # validation slices for each set of modalities
 Numbers = NDArray[np.float32]
 
 
@@ -31,18 +33,22 @@ class SideSlices:
         data: All of the side.
         rows: Which of ``data`` are taken.
         names: The patient group of each study.
+        numbers: ``[studies]`` its number among all groups of the split.
     """
 
     data: SliceData
     rows: list[int]
     names: list[str]
+    numbers: NDArray[np.intp]
 
     @classmethod
     def open(cls, store: SliceStore, split: Path, side: Side, total: int) -> SideSlices:
         """About ``total`` slices, the same number of every study (all, if it has fewer), evenly along it."""
         data = SliceData(store, load_split(split).side(side), selected_only=False)
         groups = group_names(split)
-        return cls(data, spread_rows(data, total), [groups[key] for key in data.keys])
+        names, order = [groups[key] for key in data.keys], sorted(set(groups.values()))
+        numbers = np.array([order.index(name) for name in names], dtype=np.intp)
+        return cls(data, spread_rows(data, total), names, numbers)
 
     @property
     def patients(self) -> int:
@@ -51,13 +57,11 @@ class SideSlices:
 
     def batches(self) -> Iterator[tuple[Numbers, NDArray[np.intp], NDArray[np.intp]]]:
         """Images ``[N, C, size, size]``, patient group and study; slices that are empty throughout are left out."""
-        order = sorted(set(self.names))
-        number = np.array([order.index(name) for name in self.names], dtype=np.intp)
         for batch in self.data.batches(self.rows, BATCH):
             images = batch.image.numpy()
             full = images.any(axis=(1, 2, 3))
             study = batch.study[full]
-            yield images[full], number[study], study
+            yield images[full], self.numbers[study], study
 
 
 def spread_rows(data: SliceData, total: int) -> list[int]:
@@ -89,10 +93,10 @@ class Sample:
     def __len__(self) -> int:
         return len(self.groups)
 
-    def weights(self) -> Matrix:
-        """Every patient weighs the same, however many slices there are of it."""
-        _, patient, counts = np.unique(self.groups, return_inverse=True, return_counts=True)
-        return np.asarray(1 / counts[patient])
+    def take(self, rows: NDArray[np.integer[Any]] | NDArray[np.bool_]) -> Sample:
+        """Some of the slices."""
+        kept = Described(self.described.intensity[rows], self.described.shape[rows], self.described.present[rows])
+        return Sample(kept, self.pooled[rows], self.groups[rows])
 
 
 def describe(network: MultiTaskUNet, images: Numbers, groups: NDArray[np.intp]) -> Sample:
@@ -114,3 +118,59 @@ def join(samples: Sequence[Sample]) -> Sample:
         np.concatenate([sample.pooled for sample in samples]),
         np.concatenate([sample.groups for sample in samples]),
     )
+
+
+def training_sample(network: MultiTaskUNet, train: SideSlices) -> tuple[Sample, Sample]:
+    """The training slices, whole and with modalities withheld; and wrong views of them, without features."""
+    rng = np.random.default_rng(0)
+    samples, wrong = [], []
+    for images, patients, _ in train.batches():
+        samples.append(describe(network, images, patients))
+        nothing = np.zeros((len(images), 0), dtype=np.float32)
+        wrong += [Sample(view, nothing, patients) for view in wrong_views(images, samples[-1].described)]
+        samples += [describe(network, withhold(images, rng), patients) for _ in range(SUBSETS)]
+    return join(samples), join(wrong)
+
+
+def held_out_sample(network: MultiTaskUNet, held: SideSlices) -> Sample:
+    """The validation slices, with every set of modalities that they can show."""
+    found = list(held.batches())
+    images = np.concatenate([images for images, _, _ in found])
+    groups = np.concatenate([groups for _, groups, _ in found])
+    present = np.asarray(images.any(axis=(2, 3)))
+    samples = []
+    for number in range(1, 2 ** present.shape[1]):
+        shown = (number >> np.arange(present.shape[1])) & 1 > 0
+        able = np.flatnonzero(present[:, shown].all(axis=1))
+        rows = able[np.linspace(0, len(able) - 1, min(SET_SLICES, len(able))).round().astype(int)]
+        for part in np.array_split(rows, -(-len(rows) // BATCH) or 1):
+            if len(part):
+                visible = np.where(shown[:, None, None], images[part], np.float32(0))
+                samples.append(describe(network, visible, groups[part]))
+    return join(samples)
+
+
+def withhold(images: Numbers, rng: np.random.Generator) -> Numbers:
+    """Each slice with a random subset of its channels, all non-empty subsets equally likely."""
+    present = np.asarray(images.any(axis=(2, 3)))
+    kept = np.zeros_like(present)
+    for row, there in enumerate(present):
+        channels = np.flatnonzero(there)
+        bits = int(rng.integers(1, 2 ** len(channels)))
+        kept[row, channels] = [(bits >> at) & 1 for at in range(len(channels))]
+    return np.asarray(images * kept[:, :, None, None], dtype=np.float32)
+
+
+def wrong_views(images: Numbers, described: Described) -> list[Described]:
+    """The slices upside down, on either side and inverted, and with another sequence in each channel.
+
+    Telling true from altered training images needs no labels, and what is learned from it finds outliers: Golan and
+    El-Yaniv, "Deep anomaly detection using geometric transformations", NeurIPS 2018.
+    """
+    turned = [np.rot90(images, turns, axes=(2, 3)) for turns in (1, 2, 3)]
+    views = [describe_slices(view) for view in (*turned, -images)]
+    channels = images.shape[1]
+    for step in range(1, channels):
+        order = (np.arange(channels) + step) % channels
+        views.append(Described(described.intensity[:, order], described.shape, described.present[:, order]))
+    return views

@@ -1,4 +1,4 @@
-"""One slice of a test study as a picture: images, reference, model, mistakes, Grad-CAM and uncertainty."""
+"""One slice of a test study as a picture: images, reference, model, mistakes, evidence and uncertainty."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SHOWN_FIRST = ("flair", "t1ce", "t1", "t2")
 FIRST_ROW = 2
 LN2 = math.log(2)
 FORMATS: dict[str, tuple[str, dict[str, int]]] = {
-    ".webp": ("WEBP", {"quality": 76, "method": 1}),
+    ".webp": ("WEBP", {"quality": 68, "method": 2}),
     ".jpg": ("JPEG", {"quality": 80}),
     ".png": ("PNG", {"compress_level": 3}),
 }
@@ -57,7 +57,7 @@ def draw_study(
     *,
     reference: Mask | None = None,
     known: Mask | None = None,
-    gradcam: Plane | None = None,
+    evidence: Plane | None = None,
     uncertainty: Plane | None = None,
     title: str = "",
 ) -> Image.Image:
@@ -69,7 +69,7 @@ def draw_study(
         predicted: ``[3, H, W]`` the model's regions WT, TC, ET.
         reference: ``[3, H, W]``; None where the study has no mask.
         known: ``[3]`` the regions that the mask tells; None for all.
-        gradcam: ``[H, W]`` in 0..1; None leaves the panel out.
+        evidence: ``[H, W]`` in 0..1, what speaks for tumour; None leaves the panel out.
         uncertainty: ``[H, W]`` entropy in nats, 0 to ln 2; None leaves the panel out.
         title: What is written above.
 
@@ -86,8 +86,8 @@ def draw_study(
         wanted, mistakes = _with_reference(base, np.asarray(reference, dtype=bool), predicted, told)
         panels, maps = [*panels, wanted], [mistakes]
     panels.append(_Panel("model", paint_regions(base, predicted)))
-    if gradcam is not None:
-        maps.append(_Panel("Grad-CAM", paint_heat(base, gradcam, 1.0, HEAT, head), (HEAT, "0 to 1")))
+    if evidence is not None:
+        maps.append(_Panel("evidence for tumour", paint_heat(base, evidence, 1.0, HEAT, head), (HEAT, "0 to 1")))
     if uncertainty is not None:
         heat = paint_heat(base, uncertainty, LN2, COOL, head)
         maps.append(_Panel("uncertainty (WT)", heat, (COOL, "0 to ln 2")))

@@ -6,12 +6,18 @@ draws are sums along one axis; sorting each draw again takes some hundred times 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from slicewise.config import EvaluateConfig
+from slicewise.evaluation.group_sums import draw_counts, summarise_draws
+from slicewise.evaluation.intervals import Figure
+
 Weights = NDArray[np.float64]
+DRAWS_AT_ONCE = 100
 
 
 class Ranking:
@@ -53,3 +59,36 @@ class Ranking:
             average = (positive * precision).sum(axis=1) / positives
         undefined = (positives == 0) | (negatives == 0)
         return {"roc_auc": np.where(undefined, np.nan, auc), "pr_auc": np.where(undefined, np.nan, average)}
+
+
+def bootstrap_areas(
+    score: NDArray[np.floating[Any]],
+    truth: NDArray[np.floating[Any]],
+    groups: Sequence[str],
+    config: EvaluateConfig,
+) -> dict[str, Figure]:
+    """ROC-AUC and average precision with intervals over patients.
+
+    Draws are made a hundred at a time, so that memory does not grow with them.
+
+    Args:
+        score: ``[n]``; higher speaks for the class.
+        truth: ``[n]``, 0 or 1.
+        groups: The patient group of each.
+        config: The section ``evaluate``.
+    """
+    names, index = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
+    ranking = Ranking(score, truth)
+    whole = ranking.areas(np.ones((1, len(index))))
+    drawn: dict[str, list[Weights]] = {name: [] for name in whole}
+    if len(names) >= 2:
+        counts = draw_counts(len(names), config.bootstrap)
+        for start in range(0, len(counts), DRAWS_AT_ONCE):
+            for name, areas in ranking.areas(counts[start : start + DRAWS_AT_ONCE][:, index]).items():
+                drawn[name].append(areas)
+    return {
+        name: summarise_draws(
+            float(value[0]), np.concatenate(drawn[name]) if drawn[name] else None, config.confidence, len(names)
+        )
+        for name, value in whole.items()
+    }

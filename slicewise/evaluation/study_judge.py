@@ -20,6 +20,7 @@ from slicewise.evaluation.uncertainty_quality import uncertainty_of_study
 from slicewise.inference.calibration import Calibration
 from slicewise.inference.measures import measure
 from slicewise.inference.postprocess import PostProcess
+from slicewise.inference.study_records import patient_probability
 from slicewise.slices.store import SliceStore, StudyEntry
 
 Record = dict[str, Any]
@@ -74,15 +75,15 @@ class StudyJudge:
         spacing = volume.spacing_mm if volume.spacing_known else None
         final = self.postprocess.apply(volume.predicted, volume.spacing_mm)
         figures: Record = dict(study_figures(final, volume.reference, volume.known, spacing, volume.head))
-        record = self._about(study, outputs) | figures | _measures(final, volume, figures)
+        probability = self.calibration.tumour.apply(outputs.tumour)
+        record = self._about(study, probability) | figures | _measures(final, volume, figures)
         before = count_overlap(volume.predicted[WT], volume.reference[WT]).figures()["dice"]
         record["WT"]["dice_before_postprocessing"] = before if volume.known[WT] else None
         record["mean_uncertainty"] = _mean_uncertainty(volume, final)
-        record["pictures"] = self._draw(outputs, volume, final)
+        record["pictures"] = self._draw(outputs, volume, final, probability)
         return Judged(record, _uncertainty(volume, final), self._explained(outputs))
 
-    def _about(self, study: StudyEntry, outputs: StudyOutputs) -> Record:
-        probability = self.calibration.tumour.apply(outputs.tumour)
+    def _about(self, study: StudyEntry, probability: NDArray[np.float32]) -> Record:
         known = [value for value in study.slices.tumour if value is not None]
         return {
             "study": study.key,
@@ -91,23 +92,28 @@ class StudyJudge:
             "grade": study.grade,
             "n_slices": len(study.slices),
             "modalities": list(study.modalities),
-            "tumour_probability": float(probability.max()),
+            "tumour_probability": patient_probability(probability),
             "tumour_true": any(known) if known else None,
             "tumour_slices": int(sum(known)) if known else None,
             "tumour_slices_called": int((probability >= self.calibration.threshold.value).sum()),
         }
 
-    def _draw(self, outputs: StudyOutputs, volume: StudyVolume, final: NDArray[np.bool_]) -> list[Record]:
+    def _draw(
+        self,
+        outputs: StudyOutputs,
+        volume: StudyVolume,
+        final: NDArray[np.bool_],
+        probability: NDArray[np.float32],
+    ) -> list[Record]:
         z = list(self.store.studies[outputs.key].slices.z)
         areas = [volume_of[WT, z].sum(axis=(1, 2)) for volume_of in (final, volume.reference)]
         rows = pick_slices(areas[0], areas[1], self.config.pictured_slices)
-        probability = self.calibration.tumour.apply(outputs.tumour)
         return draw_slices(self.store, outputs, volume, final, probability, rows, self.pictures)
 
     def _explained(self, outputs: StudyOutputs) -> list[Record]:
-        """Grad-CAM against the whole tumour, at the network's size: the map has no more detail than that."""
+        """The evidence against the whole tumour, at the network's size: the map has no more detail than that."""
         study = self.store.studies[outputs.key]
-        if not study.has_labels or "WT" not in study.known_regions:
+        if outputs.cams is None or not study.has_labels or "WT" not in study.known_regions:
             return []
         images, labels = self.store.images(outputs.key), self.store.labels(outputs.key)
         return [

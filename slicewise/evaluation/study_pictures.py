@@ -54,7 +54,7 @@ def draw_slices(
             _shrink(predicted[:, z], geometry, size),
             reference=_shrink(volume.reference[:, z], geometry, size) if has_mask else None,
             known=volume.known,
-            gradcam=outputs.cams[row].astype(np.float32),
+            evidence=None if outputs.cams is None else outputs.cams[row].astype(np.float32),
             uncertainty=None if outputs.uncertainty is None else outputs.uncertainty[row, WT],
             title=f"{study.key}, slice {z}",
         )

@@ -26,7 +26,7 @@ class StudyOutputs:
         regions: ``[n, 3, size, size]`` float32 logits.
         uncertainty: ``[n, 3, size, size]`` float32, predictive entropy in nats; None when not asked for.
         tumour_uncertainty: Of the tumour logits, ``[n]`` each; None when not asked for.
-        cams: ``[n, size, size]`` float16, Grad-CAM in 0..1.
+        cams: ``[n, size, size]`` float16, evidence for tumour in 0..1; None when not asked for.
     """
 
     key: str
@@ -34,7 +34,7 @@ class StudyOutputs:
     regions: NDArray[np.float32]
     uncertainty: NDArray[np.float32] | None
     tumour_uncertainty: Uncertainty | None
-    cams: NDArray[np.float16]
+    cams: NDArray[np.float16] | None
 
 
 @dataclass(frozen=True)

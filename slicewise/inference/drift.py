@@ -93,7 +93,7 @@ def stability_index(reference: Reference, values: Matrix) -> tuple[float, int]:
     # A bin that the reference never fills (its greatest value is a decile) still counts, as half a slice.
     expected = (expected * reference.n + 0.5) / (reference.n + 0.5 * len(expected))
     share = (counts + 0.5) / (len(values) + 0.5 * len(counts))
-    return float(np.sum((share - expected) * np.log(share / expected))), len(counts)
+    return max(0.0, float(np.sum((share - expected) * np.log(share / expected)))), len(counts)
 
 
 def kolmogorov_smirnov(reference: Reference, values: Matrix) -> float:
@@ -113,5 +113,5 @@ def _reached(reference: Reference, at: Matrix, side: Literal["left", "right"]) -
     levels = np.linspace(0, 1, RANKS)
     # Of equal knots numpy takes the last; seen from the other end that is the first.
     if side == "left":
-        return np.asarray(1 - np.interp(-at, -reference.knots[::-1], levels))
-    return np.asarray(np.interp(at, reference.knots, levels))
+        return np.clip(1 - np.interp(-at, -reference.knots[::-1], levels), 0.0, 1.0)
+    return np.clip(np.interp(at, reference.knots, levels), 0.0, 1.0)

@@ -1,6 +1,6 @@
 """Out of distribution: how unlike the training slices an input is.
 
-Four parts are looked at, each against slices of patients that nothing was fitted on: ``intensity`` (each channel's
+Four parts are looked at, each against slices of patients that it was not fitted on: ``intensity`` (each channel's
 histogram, texture and layout), ``shape`` (the head's outline), ``features`` (the encoder's pooled features) and
 ``view`` (whether a channel looks turned, inverted or like another sequence). How it is fitted is in
 ``slicewise.evaluation.ood``; why, in ``docs/decisions/0019-ood.md``.
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from slicewise.inference.ood_distance import Matrix
 from slicewise.inference.ood_model import PARTS, OodModel, set_of
-from slicewise.inference.slice_statistics import Described, describe_slices
+from slicewise.inference.slice_statistics import describe_slices
 
 OOD_FILE = "ood.safetensors"
 OOD_RECORD = "ood.json"
@@ -33,11 +33,12 @@ class OodRecord(BaseModel):
         version: Of the score's definition and of ``ood.safetensors``.
         threshold: An input whose score is above it is flagged; None when the bundle has no score.
         reason: Why it has none.
-        false_alarm: The share of a validation patient's slices that may be flagged, averaged over the patients.
+        false_alarm: The share of a patient's slices that may be flagged, averaged over the validation patients and
+            the training patients, these judged by what was fitted without them.
         flagged: The share that the threshold does flag.
-        train_slices: On how many slices it was fitted.
+        train_slices: How many training slices were looked at.
         train_patients: Of how many patient groups.
-        validation_slices: With how many slices it was calibrated.
+        validation_slices: How many validation slices were looked at.
         validation_patients: Of how many patient groups.
         seen: The modalities that training had enough slices of; any other is flagged.
     """
@@ -100,24 +101,24 @@ class OodScorer:
             pooled: ``[N, F]`` as ``pool_features`` gives them, of the same slices.
         """
         described = describe_slices(images)
-        parts = self.model.parts(described, pooled)
-        scores = score_parts(self.model, described, parts)
+        parts = self.model.parts(self.model.distances(described, pooled))
+        scores = score_parts(self.model, described.present, parts)
         return [
             OodScore(float(score), bool(score > self.threshold), dict(zip(PARTS, row, strict=True)))
             for score, row in zip(scores, parts.tolist(), strict=True)
         ]
 
 
-def score_parts(model: OodModel, described: Described, parts: Matrix) -> NDArray[np.float32]:
+def score_parts(model: OodModel, present: NDArray[np.bool_], parts: Matrix) -> NDArray[np.float32]:
     """The score of each slice: its parts' sum (Fisher, 1932) among the sums of slices with the same modalities.
 
     In float32, as it goes over the wire, so that everybody who compares it with the threshold finds the same.
     """
     total = parts.sum(axis=1)
     log_p = np.empty(len(total))
-    sets = set_of(described.present)
+    sets = set_of(present)
     for number in np.unique(sets):
         rows = sets == number
         log_p[rows] = model.total[number].log_p(total[rows])
-    never = (described.present > model.channels.seen).any(axis=1)
+    never = (present > model.channels.seen).any(axis=1)
     return np.where(never, 1.0, -np.expm1(log_p)).astype(np.float32)

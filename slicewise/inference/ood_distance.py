@@ -15,6 +15,8 @@ LEVELS = np.linspace(-2.4, 2.4, 33)  # normal scores at which the training quant
 INNER = 2  # knots left out at either end when the scale beyond the ends is taken
 FURTHEST = 20.0
 RANKS = 101
+TAIL = 90  # the percentile at which the tail begins
+LEAST_EXCESS = 0.01  # of a reference that never varies
 Matrix = NDArray[np.float64]
 Numbers = NDArray[np.floating[Any]]
 
@@ -156,10 +158,12 @@ class Reference:
 
 
 def log_p_values(values: Matrix, knots: Matrix, n: Matrix) -> Matrix:
-    """Log of the conformal p-value: how rare so great a value is (Vovk et al., 2005).
+    """Log of the p-value: how rare so great a value is.
 
-    Beyond the greatest held-out value it falls on by one per unit of ``values``, so that things that are all further
-    away than anything known can still be told apart.
+    Up to the 90th percentile it is the conformal p-value (Vovk et al., 2005). Beyond, ranks of a few hundred slices
+    say little, and beyond the greatest of them nothing: there an exponential tail goes on, with the mean excess over
+    that percentile (peaks over threshold; Pickands, Ann. Stat. 1975), so that what is further away than anything
+    known can still be told apart.
 
     Args:
         values: ``[N, J]``.
@@ -173,9 +177,10 @@ def log_p_values(values: Matrix, knots: Matrix, n: Matrix) -> Matrix:
 
 @jit
 def _log_p(values: Any, knots: Any, n: Any, found: Any) -> None:
-    ranks = knots.shape[1]
+    ranks, tail = knots.shape[1], TAIL
     for column in range(values.shape[1]):
         known = knots[column]
+        excess = max(known[tail:].mean() - known[tail], LEAST_EXCESS)
         for row in range(values.shape[0]):
             value = values[row, column]
             place, end = 0, ranks  # how many knots are at most the value
@@ -186,10 +191,10 @@ def _log_p(values: Any, knots: Any, n: Any, found: Any) -> None:
                 else:
                     end = middle
             below = 0.0
-            if place == ranks:
-                below = 1.0
+            if place > tail:
+                below = tail / (ranks - 1)
             elif place > 0:
                 share = (value - known[place - 1]) / (known[place] - known[place - 1])
                 below = (place - 1 + share) / (ranks - 1)
             inside = np.log((1 + n[column] * (1 - below)) / (n[column] + 1))
-            found[row, column] = inside - max(value - known[ranks - 1], 0.0)
+            found[row, column] = inside - max(value - known[tail], 0.0) / excess

@@ -71,8 +71,8 @@ class Channels:
         for name, shape in shapes.items():
             require(getattr(self, name), shape, f"channels.{name}")
 
-    def surprise(self, intensity: NDArray[np.float32], outline: Matrix) -> tuple[Matrix, Matrix]:
-        """Minus the log p-values ``[N, C]`` of the intensities and of the view.
+    def distances(self, intensity: NDArray[np.float32], outline: Matrix) -> tuple[Matrix, Matrix]:
+        """Log distances of the intensities and logits of a wrong view, ``[N, C]`` each.
 
         Args:
             intensity: ``[N, C, K]``.
@@ -82,8 +82,26 @@ class Channels:
         scores = normal_scores(intensity.reshape(n, c * k), self.knots.reshape(c * k, -1)).reshape(n, c, k)
         away = np.einsum("nck,ckp->ncp", scores - self.centres, self.whiten)
         logits = np.einsum("nck,ck->nc", scores, self.view[:, :k]) + outline @ self.view[:, k:-1].T + self.view[:, -1]
-        distance = log_distance(away)
-        return -log_p_values(distance, self.rarity, self.n), -log_p_values(logits, self.view_rarity, self.n)
+        return log_distance(away), logits
+
+
+@dataclass(frozen=True)
+class Distances:
+    """How far slices are from typical, before anybody knows how rare that is.
+
+    Attributes:
+        present: ``[N, C]``: which modalities each slice has.
+        intensity: ``[N, C]`` log distances.
+        view: ``[N, C]`` logits.
+        shape: ``[N]`` log distances.
+        features: ``[N]`` log distances.
+    """
+
+    present: NDArray[np.bool_]
+    intensity: Matrix
+    view: Matrix
+    shape: Matrix
+    features: Matrix
 
 
 @dataclass(frozen=True)
@@ -115,24 +133,36 @@ class OodModel:
         if len(self.total) != sets or set(self.drift) != {"score", *PARTS}:
             raise ValueError("total or drift is incomplete")
 
-    def parts(self, described: Described, pooled: NDArray[np.float32]) -> Matrix:
+    def distances(self, described: Described, pooled: NDArray[np.float32]) -> Distances:
+        """How far slices are from typical.
+
+        Args:
+            described: Their statistics.
+            pooled: ``[N, F]`` features.
+        """
+        outline = normal_scores(described.shape, self.shape.knots)
+        return Distances(
+            described.present,
+            *self.channels.distances(described.intensity, outline),
+            self.shape.distance_of(outline),
+            self.features.distance(pooled, set_of(described.present)),
+        )
+
+    def parts(self, found: Distances) -> Matrix:
         """How surprising each of ``PARTS`` is, ``[N, 4]``: minus the log of its p-value, so 0 is typical.
 
         A part that every modality has is averaged over those that the slice has.
         """
-        outline = normal_scores(described.shape, self.shape.knots)
-        intensity, view = self.channels.surprise(described.intensity, outline)
-        known = described.present * self.channels.seen
+        channels = self.channels
+        known = found.present * channels.seen
         count = np.maximum(known.sum(axis=1), 1)
-        features = self.features.distance(pooled, set_of(described.present))
-        return np.column_stack(
-            [
-                (intensity * known).sum(axis=1) / count,
-                -self.shape_rarity.log_p(self.shape.distance_of(outline)),
-                -self.features_rarity.log_p(features),
-                (view * known).sum(axis=1) / count,
-            ]
+        surprise = (
+            (log_p_values(found.intensity, channels.rarity, channels.n) * known).sum(axis=1) / count,
+            self.shape_rarity.log_p(found.shape),
+            self.features_rarity.log_p(found.features),
+            (log_p_values(found.view, channels.view_rarity, channels.n) * known).sum(axis=1) / count,
         )
+        return -np.column_stack(surprise)
 
 
 def set_of(present: NDArray[np.bool_]) -> NDArray[np.intp]:

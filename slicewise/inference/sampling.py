@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slicewise.config import REGIONS
 from slicewise.errors import BundleError
 from slicewise.inference.calibration import Calibration
+from slicewise.inference.region_sums import RegionSums
 from slicewise.inference.thinned import ThinnedNetwork
-from slicewise.inference.uncertainty import Floats, Uncertainty, binary_entropy
+from slicewise.inference.uncertainty import Floats, Uncertainty
 from slicewise.model.network import MultiTaskUNet
 
 # Pixels of a decoder's batch, which bounds memory: larger ones leave the caches (``benchmarks/uncertainty.py``).
@@ -60,6 +59,7 @@ class Samples:
         regions: Measures ``[n, R, H, W]`` of the slices and regions asked for; None where no slice was.
         sources: What made the samples differ: some of ``dropout``, ``mirror``, ``ensemble``. Where there is none, the
             epistemic part is 0 because nothing was tried, not because the network is sure.
+        varied: Whether the raw logits of any slice did differ: the tumour's, then each region's.
     """
 
     weights: Floats
@@ -67,6 +67,7 @@ class Samples:
     tumour: Uncertainty
     regions: Uncertainty | None
     sources: tuple[str, ...]
+    varied: tuple[bool, ...]
 
     @property
     def tumour_std(self) -> Floats:
@@ -78,13 +79,12 @@ class Samples:
     def require_variance(self) -> None:
         """Refuse samples that should differ and do not: their epistemic uncertainty would be a false 0.
 
+        Logits are what is looked at: sure probabilities may all round to 0 or 1.
+
         Raises:
-            BundleError: Dropout is there and all samples of all slices are the same, or a region's are.
+            BundleError: Something was varied, and all samples of an output are the same in every slice.
         """
-        same = not self.tumour_std.any()
-        if self.regions is not None and self.regions.mean.size:
-            same |= not self.regions.mutual_information.any(axis=(0, 2, 3)).all()
-        if self.sources and same:
+        if self.sources and not all(self.varied):
             raise BundleError(
                 f"samples by {' and '.join(self.sources)} are all the same, so they tell nothing of uncertainty",
                 "train again with a higher model.dropout, or ask for more samples",
@@ -130,23 +130,26 @@ def draw_samples(
     """
     chosen = list(range(len(image)) if decode is None else decode)
     tumour: list[Floats] = []
-    weights: list[float] = []
+    logits: list[Floats] = []
     masks: set[int] = set()
-    maps = np.zeros((2, len(chosen), len(plan.regions), *image.shape[2:]), dtype=np.float32)
+    sums = RegionSums(len(chosen), plan.regions, image.shape[2:])
+    weights: list[float] = []
     with torch.inference_mode():
         for part in _parts(members, image, plan, features):
-            tumour.append(_tumour(part))
+            logits.append(_tumour_logits(part))
+            tumour.append(part.calibration.tumour.apply(logits[-1]))
             weights += [part.weight] * len(part.rows)
             masks.update(part.rows if part.thinned.varies else ())
-            _add_regions(part, chosen, plan.regions, *maps)
+            _add_regions(part, chosen, sums)
     found, weight = np.concatenate(tumour), np.array(weights, dtype=np.float32)
     there = {"dropout": len(masks) > 1, "mirror": plan.mirror, "ensemble": len(members) > 1}
     return Samples(
         weight,
         found,
         Uncertainty.of_samples(found, weight),
-        Uncertainty.of_means(*maps) if chosen else None,
+        sums.uncertainty if chosen else None,
         tuple(name for name, used in there.items() if used),
+        (bool(np.ptp(np.concatenate(logits), axis=0).any()), *(sums.varied if chosen else ())),
     )
 
 
@@ -165,33 +168,26 @@ def _parts(
         yield _Part(thinned[at], members[at].calibration, seen, mirrored, rows, 1 / (n_parts * len(rows)))
 
 
-def _tumour(part: _Part) -> Floats:
-    """Probabilities ``[samples, N]``."""
+def _tumour_logits(part: _Part) -> Floats:
+    """Raw logits ``[samples, N]``."""
     bottleneck = part.features[-1]
     steps = _steps(part.rows, max(1, HEAD_VALUES // bottleneck.numel()))
     logits = torch.cat([part.thinned.tumour(bottleneck, rows) for rows in steps], dim=1)
-    return part.calibration.tumour.apply(logits.float().cpu().numpy()).T
+    return logits.T.float().cpu().numpy()
 
 
-def _add_regions(part: _Part, chosen: Sequence[int], regions: Sequence[int], mean: Floats, entropy: Floats) -> None:
-    """Add the chosen slices' maps to the sums ``[n, regions, H, W]``, which are all that is kept of the samples."""
-    chunk = max(1, CHUNK_PIXELS // math.prod(mean.shape[2:]))
+def _add_regions(part: _Part, chosen: Sequence[int], sums: RegionSums) -> None:
+    """Decode a part's samples of the chosen slices, in batches of a bounded size."""
+    height, width = part.features[0].shape[2:]
+    chunk = max(1, CHUNK_PIXELS // (height * width))
     for start in range(0, len(chosen), chunk):
         group = slice(start, start + chunk)
         features = [level[chosen[group]] for level in part.features]
         steps = _steps(part.rows, max(1, chunk // len(features[-1])))
         for logits in part.thinned.regions(features, steps):
-            _add_up(part, logits, regions, mean[group], entropy[group])
+            maps = logits.flip(4) if part.mirrored else logits
+            sums.add(group, maps.float().cpu().numpy(), part.weight, part.calibration)
 
 
 def _steps(rows: range, length: int) -> list[range]:
     return [rows[start : start + length] for start in range(0, len(rows), length)]
-
-
-def _add_up(part: _Part, logits: Tensor, regions: Sequence[int], mean: Floats, entropy: Floats) -> None:
-    """Add samples ``[G, R, 3, H, W]`` to the sums ``[G, regions, H, W]``."""
-    maps = (logits.flip(4) if part.mirrored else logits).float().cpu().numpy()
-    for at, region in enumerate(regions):
-        probability = part.calibration.regions[REGIONS[region]].apply(maps[:, :, region])
-        mean[:, at] += np.float32(part.weight) * probability.sum(axis=1)
-        entropy[:, at] += np.float32(part.weight) * binary_entropy(probability).sum(axis=1)

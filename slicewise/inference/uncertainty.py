@@ -9,7 +9,8 @@ the samples disagree). After Houlsby et al., "Bayesian active learning for class
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,15 @@ class Uncertainty:
     predictive_entropy: Floats
     expected_entropy: Floats
     mutual_information: Floats
+
+    @classmethod
+    def join(cls, parts: Sequence[Uncertainty]) -> Uncertainty:
+        """The measures of several sets of outputs, one after the other along the first axis; at least one set."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+    def take(self, rows: NDArray[np.intp]) -> Uncertainty:
+        """The measures of some of the outputs, by their place along the first axis."""
+        return Uncertainty(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     @classmethod
     def of_means(cls, mean: Floats, expected_entropy: Floats) -> Uncertainty:

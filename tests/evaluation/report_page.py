@@ -54,6 +54,6 @@ def made_slice(seed: int = 0, size: int = 64) -> dict[str, NDArray[Any]]:
         "planes": planes.astype(np.float32),
         "reference": reference,
         "predicted": predicted,
-        "gradcam": (np.exp(-(distance**2) * 30) * head).astype(np.float32),
+        "evidence": (np.exp(-(distance**2) * 30) * head).astype(np.float32),
         "uncertainty": ((reference[0] ^ predicted[0]) * np.log(2)).astype(np.float32),
     }

@@ -15,7 +15,7 @@ from small_run import MODEL, SmallRun, make_small_data
 from slicewise.config import REGIONS, CalibrateConfig, EvaluateConfig
 from slicewise.errors import StoreError, TrainingError
 from slicewise.evaluation.calibrate import FILE, calibrate_stage, fit_calibration, read_calibration
-from slicewise.evaluation.calibration_report import calibration_section
+from slicewise.evaluation.calibration_report import calibration_section, side_figures
 from slicewise.evaluation.outputs import Outputs, collect_outputs
 from slicewise.files import read_json, write_json
 from slicewise.inference.calibration import Calibration
@@ -73,7 +73,7 @@ def test_calibration_of_a_network_that_knows_nothing(outputs: Outputs) -> None:
 
 def test_the_section_has_every_output_on_both_sides(outputs: Outputs) -> None:
     made = fit_calibration(outputs, CalibrateConfig())
-    section = calibration_section(outputs, outputs, made, CONFIG)
+    section = calibration_section(side_figures(outputs, made, CONFIG), outputs, made, CONFIG)
     assert list(section) == ["tumour", *REGIONS]
     for name, sides in section.items():
         assert list(sides) == ["validation", "test"]

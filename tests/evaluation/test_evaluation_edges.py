@@ -16,8 +16,8 @@ from slicewise.config import EvaluateConfig, GateConfig
 from slicewise.evaluation.classification import classification_figures, roc_points
 from slicewise.evaluation.evaluate import EvaluateJob, evaluate_stage
 from slicewise.evaluation.intervals import bootstrap
+from slicewise.evaluation.overlap import region_figures
 from slicewise.evaluation.reliability import expected_calibration_error, log_losses
-from slicewise.evaluation.segmentation import StudyCounts, study_record
 
 CONFIG = EvaluateConfig(bootstrap=100)
 VECTORS = st.integers(1, 60).flatmap(
@@ -128,10 +128,10 @@ def test_intervals_hold_the_value_and_are_repeatable() -> None:
 
 
 def test_dice_and_volumes_of_one_study() -> None:
-    counts = np.array([[30.0, 40, 50], [0, 7, 0], [0, 0, 9]])
-    record = study_record(
-        StudyCounts("s", "p", np.array([True, True, False]), counts, np.array([[1.5, 2.0], [0.3, 0.0], [0, np.nan]]))
-    )
+    place = np.arange(80)[None, None]
+    predicted = {"WT": place < 40, "TC": place < 7, "ET": place < 0}
+    reference = {"WT": (place >= 10) & (place < 60), "TC": place < 0, "ET": None}
+    record = {name: region_figures(predicted[name], reference[name], (1.0, 1.0, 1.0)) for name in predicted}
     assert record["WT"]["dice"] == pytest.approx(60 / 90)
     assert record["WT"]["iou"] == pytest.approx(30 / 60)
     assert (record["TC"]["dice"], record["TC"]["iou"], record["TC"]["false_positive"]) == (None, None, True)

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 from monai.metrics import DiceMetric
+from numpy.typing import NDArray
 from sklearn.metrics import brier_score_loss, log_loss, precision_score, recall_score, roc_auc_score
 
-from slicewise.config import EvaluateConfig, GateConfig
+from slicewise.config import REGIONS, EvaluateConfig, GateConfig
 from slicewise.evaluation.classification import classification_figures, classification_report
 from slicewise.evaluation.gate import judge
 from slicewise.evaluation.intervals import bootstrap
+from slicewise.evaluation.overlap import region_figures
 from slicewise.evaluation.reliability import expected_calibration_error
-from slicewise.evaluation.segmentation import StudyCounts, segmentation_report, study_record
+from slicewise.evaluation.segmentation import segmentation_report
 from slicewise.inference.calibration import sigmoid
 from slicewise.training.validate import mean_dice, overlap
 
@@ -67,11 +69,18 @@ def test_dice_equals_monais(seed: int) -> None:
     assert mean_dice(overlap(predicted, truth)) == pytest.approx(float(expected.aggregate()), rel=1e-5)
 
 
-def record(key: str, patient: str, both: float, predicted: float, reference: float, known: bool = True) -> dict:
+def record(key: str, patient: str, both: int, predicted: int, reference: int, known: bool = True) -> dict:
     """A study whose three regions all have the same counts."""
-    counts = np.array([[both, predicted, reference]] * 3)
-    volume = counts[:, 1:] / 1000
-    return study_record(StudyCounts(key, patient, np.array([known] * 3), counts, volume))
+    found, truth = masks_of(both, predicted, reference)
+    return {"study": key, "patient": patient} | {
+        region: region_figures(found, truth if known else None, (1.0, 1.0, 1.0)) for region in REGIONS
+    }
+
+
+def masks_of(both: int, predicted: int, reference: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Two masks in a row of voxels with these counts."""
+    place = np.arange(predicted + reference - both + 1)[None, None]
+    return place < predicted, (place >= predicted - both) & (place < predicted - both + reference)
 
 
 def test_an_empty_reference_is_undefined_and_its_false_positive_counted() -> None:

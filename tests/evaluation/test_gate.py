@@ -17,7 +17,7 @@ from slicewise.cli import build_app
 from slicewise.config import GateConfig, load_config, validate
 from slicewise.config.metric_names import SHORT_NAMES, label_of
 from slicewise.errors import ConfigError
-from slicewise.evaluation.gate import judge
+from slicewise.evaluation.gate import check_gate, judge
 from slicewise.evaluation.gate.lookup import all_figures, find_figure
 from slicewise.files import write_json
 
@@ -273,6 +273,9 @@ def test_a_champion_that_cannot_be_read(content: str | None, said: str, tmp_path
         (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(ConfigError, match=f"gate.champion: .*{said}"):
         judge(small_metrics(), gate(champion=str(tmp_path)))
+    with pytest.raises(ConfigError, match="gate.champion"):
+        check_gate(gate(champion=str(tmp_path)))
+    check_gate(GateConfig())
 
 
 def test_the_verdict_is_json_and_survives_one_patient() -> None:

@@ -66,7 +66,7 @@ def test_the_outer_side_of_a_picture_is_marked_as_the_patients_right() -> None:
 
 @pytest.mark.parametrize(
     ("left_out", "panels"),
-    [(("reference",), 5), (("gradcam", "uncertainty"), 5), (("reference", "gradcam", "uncertainty"), 3)],
+    [(("reference",), 5), (("evidence", "uncertainty"), 5), (("reference", "evidence", "uncertainty"), 3)],
 )
 def test_what_is_missing_leaves_no_gap(left_out: tuple[str, ...], panels: int) -> None:
     made = {key: value for key, value in made_slice().items() if key not in left_out}
@@ -92,7 +92,7 @@ def test_unknown_regions_are_not_drawn_as_reference() -> None:
         {"planes": np.zeros((2, 64, 64), dtype=np.float32)},
         {"planes": np.full((2, 64, 64), np.nan, dtype=np.float32)},
         {"predicted": np.zeros((3, 64, 64), dtype=bool), "reference": np.zeros((3, 64, 64), dtype=bool)},
-        {"gradcam": np.full((64, 64), np.nan, dtype=np.float32)},
+        {"evidence": np.full((64, 64), np.nan, dtype=np.float32)},
         {"title": "x" * 400 + "\n<b>é 脳</b>"},
     ],
 )

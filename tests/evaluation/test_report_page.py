@@ -304,14 +304,16 @@ def test_pictures_outside_the_folder_are_not_read(
 
 
 def test_many_pictures_are_made_smaller(tmp_path: Path) -> None:
-    """600 pictures share the budget: each of them gets a part of it and keeps its size in pixels."""
+    """A large picture loses pixels and quality, its shape stays."""
     noise = np.random.default_rng(0).integers(0, 255, (520, 894, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     metrics = make_metrics(1)
     metrics["studies"][0]["pictures"] = [{"file": "noise.png", "z": z, "caption": ""} for z in range(3)]
     (pictures,) = embed_pictures(list_studies(metrics), tmp_path).values()
     picture = Image.open(io.BytesIO(base64.b64decode(pictures[0].source.partition(",")[2])))
-    assert (picture.format, picture.size) == ("WEBP", (894, 520))
+    assert picture.format == "WEBP"
+    assert 0.6 * 894 - 1 <= picture.width < 894
+    assert picture.width / picture.height == pytest.approx(894 / 520, rel=0.01)
     assert sum(len(p.source) for p in pictures) < BUDGET_BYTES
     assert len(pictures[0].source) < (tmp_path / "noise.png").stat().st_size / 5
 

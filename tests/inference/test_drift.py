@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -113,6 +113,7 @@ def test_the_window_is_the_latest_values() -> None:
     reference=st.lists(st.floats(-5, 5), min_size=1, max_size=40),
     values=st.lists(st.floats(-50, 50), min_size=FEWEST, max_size=90),
 )
+@example(reference=[0.0, -5e-324], values=[0.0] * FEWEST)
 def test_figures_are_finite_and_in_range(reference: list[float], values: list[float]) -> None:
     found = measure(Reference.of(np.array(reference), np.ones(len(reference))), values)
     assert found.psi is not None

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from scipy.stats import entropy
 from torch import nn
 
-from slicewise.config import Architecture, ModelConfig, SliceConfig
+from slicewise.config import REGIONS, Architecture, ModelConfig, SliceConfig
 from slicewise.errors import BundleError, InputError
 from slicewise.inference import sampling
 from slicewise.inference.bundle import BundleMeta, write_bundle
@@ -118,13 +118,31 @@ def test_without_dropout_or_with_one_sample_nothing_varies_and_that_is_told(drop
     samples.require_variance()  # nothing was promised
 
 
-def test_samples_that_should_vary_and_do_not_are_refused() -> None:
+@pytest.mark.parametrize("output", ["tumour", "WT", "ET"])
+def test_samples_that_should_vary_and_do_not_are_refused(output: str) -> None:
     one = member()
-    with torch.no_grad():
-        one.network.head.layers[3].weight.zero_()  # the tumour logit no longer depends on anything
-    samples = draw_samples([one], image(2), SamplingPlan(4))
+    with torch.no_grad():  # an output that depends on nothing
+        if output == "tumour":
+            one.network.head.layers[3].weight.zero_()
+        else:
+            one.network.decoder.out.weight[REGIONS.index(output)] = 0
+    samples = draw_samples([one], image(2), SamplingPlan(4, regions=ALL))
+    assert samples.varied == tuple(name != output for name in ("tumour", *REGIONS))
     with pytest.raises(BundleError, match="dropout are all the same"):
         samples.require_variance()
+
+
+def test_a_sure_network_is_not_one_that_never_varies() -> None:
+    """Logits that differ beyond where probabilities round to 1."""
+    one = member()
+    with torch.no_grad():
+        one.network.head.layers[3].bias.fill_(200.0)
+        one.network.decoder.out.bias.fill_(200.0)
+    samples = draw_samples([one], image(2), SamplingPlan(4, regions=ALL))
+    assert (samples.tumour_samples == 1).all()
+    assert not samples.tumour_std.any()
+    assert not samples.tumour.predictive_entropy.any()
+    samples.require_variance()
 
 
 def test_without_dropout_a_sample_is_the_networks_own_answer() -> None:

@@ -104,14 +104,30 @@ def test_whitening_of_few_and_of_many(n: int) -> None:
         np.testing.assert_allclose(np.cov((residuals @ whiten).T), np.diag([0, 1, 1, 1]), atol=0.15)
 
 
-def test_conformal_p_values_by_hand() -> None:
-    """Of 1 to 100, so great as 80.2 are 20 %: (1 + 100·0.2) / 101; beyond the greatest it falls on by exp(-1)."""
+def test_p_values_by_hand() -> None:
+    """Of 1 to 100, so great as 50 are half: (1 + 100·0.5) / 101.
+
+    The tail begins at 90 with (1 + 100·0.1) / 101; its knots 90, 91 … 100 exceed that by 5 on average.
+    """
     reference = Reference.of(np.arange(1, 101, dtype=float), np.ones(100))
-    p = np.exp(reference.log_p(np.array([0.0, 80.2, 100.0, 101.0, 103.0])))
-    below = np.interp(80.2, reference.knots, np.linspace(0, 1, RANKS))
-    assert below == pytest.approx(0.80, abs=0.011)
-    expected = [1, (1 + 100 * (1 - below)) / 101, 1 / 101, np.exp(-1) / 101, np.exp(-3) / 101]
+    assert reference.knots[90:].tolist() == list(range(90, 101))
+    p = np.exp(reference.log_p(np.array([0.0, 50.0, 90.0, 95.0, 100.0, 190.0])))
+    expected = [1, 51 / 101, 11 / 101, 11 / 101 * np.exp(-1), 11 / 101 * np.exp(-2), 11 / 101 * np.exp(-20)]
     assert p.tolist() == pytest.approx(expected)
+
+
+def test_a_constant_reference_makes_everything_greater_rare() -> None:
+    log_p = Reference.of(np.full(30, 2.0), np.ones(30)).log_p(np.array([1.0, 2.0, 2.1]))
+    assert log_p[0] == 0
+    assert np.isfinite(log_p).all()
+    assert log_p[2] < log_p[1] - 9
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-50, 50), min_size=1, max_size=60), st.floats(-99, 99), st.floats(0, 99))
+def test_greater_values_are_never_more_common(held_out: list[float], value: float, step: float) -> None:
+    common, rare = Reference.of(np.array(held_out), np.ones(len(held_out))).log_p(np.array([value, value + step]))
+    assert 0 >= common >= rare - 1e-9 > -np.inf
 
 
 def test_p_values_of_several_columns_are_those_of_each() -> None:

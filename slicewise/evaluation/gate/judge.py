@@ -9,13 +9,23 @@ from slicewise import RESEARCH_USE
 from slicewise.config import GateConfig
 from slicewise.config.gate import CalibrationLimits, GateCondition, SubgroupFloor
 from slicewise.config.metric_names import label_of
-from slicewise.evaluation.gate.champion import champion_criteria
+from slicewise.evaluation.gate.champion import champion_criteria, read_champion
 from slicewise.evaluation.gate.criterion import Criterion, Kind, make_criterion
 from slicewise.evaluation.gate.lookup import UNDEFINED, as_figure, find_figure
 from slicewise.evaluation.intervals import Figure
 
 # Calibrated and raw probabilities differ in the last digits even where the map changes nothing.
 NLL_SLACK = 1e-6
+
+
+def check_gate(gate: GateConfig) -> None:
+    """Find out before the work that the champion cannot be read.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if gate.champion is not None:
+        read_champion(gate.champion)
 
 
 def judge(metrics: Mapping[str, Any], gate: GateConfig) -> dict[str, Any]:

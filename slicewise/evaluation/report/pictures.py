@@ -16,13 +16,15 @@ from PIL import Image, UnidentifiedImageError
 from slicewise.evaluation.shown_studies import Study
 
 logger = logging.getLogger(__name__)
-# The page is opened in a browser and sent by mail: all pictures together stay below this, as far as they may shrink.
-BUDGET_BYTES = 20_000_000
+# The page is opened in a browser and sent by mail: all pictures stay about below this, a third more as text.
+BUDGET_BYTES = 21_000_000
 MOST_BYTES = 150_000
-QUALITIES = (70, 50, 30)
+QUALITIES = (60, 30)
+LEAST_SCALE = 0.6
 TYPES = {"WEBP": "webp", "JPEG": "jpeg", "PNG": "png"}
 TWINS = Path("pictures") / "duplicates"
 THREADS = 4
+DAMAGED = (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError)
 SHOWN_MEMBERS = 6
 
 
@@ -53,24 +55,35 @@ def embed_pictures(studies: Sequence[Study], folder: Path) -> dict[str, list[Pic
         folder: What the files' names are relative to.
     """
     wanted = [(study, row) for study in studies for row in study.record.get("pictures") or []]
-    limit = max(1, min(MOST_BYTES, BUDGET_BYTES // max(1, len(wanted))))
     with ThreadPoolExecutor(THREADS) as pool:
-        made = pool.map(lambda pair: _embed(folder, pair[1], limit), wanted)
-    found: dict[str, list[Picture]] = {}
-    for (study, _), picture in zip(wanted, made, strict=True):
-        if picture is not None:
-            found.setdefault(study.pictures, []).append(picture)
-    return found
+        found = list(pool.map(lambda pair: _read(folder, str(pair[1]["file"])), wanted))
+        limit = _limit([len(content) for content in found if content is not None])
+        rows = zip((row for _, row in wanted), found, strict=True)
+        made = pool.map(lambda pair: _embed(pair[0], pair[1], limit), rows)
+        pictures: dict[str, list[Picture]] = {}
+        for (study, _), picture in zip(wanted, made, strict=True):
+            if picture is not None:
+                pictures.setdefault(study.pictures, []).append(picture)
+    return pictures
 
 
-def _embed(folder: Path, row: Mapping[str, Any], limit: int) -> Picture | None:
-    content = _read(folder, str(row["file"]))
+def _limit(sizes: Sequence[int]) -> int:
+    """What one picture may take: all of them stay as they are where there is room for them."""
+    if sum(sizes) <= BUDGET_BYTES:
+        return MOST_BYTES
+    return max(1, min(MOST_BYTES, BUDGET_BYTES // len(sizes)))
+
+
+def _embed(row: Mapping[str, Any], content: bytes | None, limit: int) -> Picture | None:
     opened = None if content is None else _open(content, str(row["file"]))
     if content is None or opened is None:
         return None
     kind, (width, height) = TYPES.get(opened.format or "", ""), opened.size
     if not kind or len(content) > limit:
-        content, kind = _smaller(opened, limit), "webp"
+        smaller = _smaller(opened, len(content), limit, str(row["file"]))
+        if smaller is None:
+            return None
+        content, kind = smaller, "webp"
     caption = str(row.get("caption") or f"slice {row.get('z')}")
     return Picture(_address(content, kind), width, height, caption, row.get("z"))
 
@@ -89,25 +102,35 @@ def _read(folder: Path, name: str) -> bytes | None:
 
 
 def _open(content: bytes, name: str) -> Image.Image | None:
+    """The picture's head; its pixels are not decoded, the browser does that."""
     try:
-        opened = Image.open(io.BytesIO(content))
-        opened.load()
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        logger.warning("picture %s is left out: it is damaged (%s)", name, type(error).__name__)
+        return Image.open(io.BytesIO(content))
+    except DAMAGED as error:
+        _warn_damaged(name, error)
         return None
-    return opened
 
 
-def _smaller(picture: Image.Image, limit: int) -> bytes:
-    """As WebP of the best quality that keeps to the limit, or of the lowest there is."""
+def _smaller(picture: Image.Image, size: int, limit: int, name: str) -> bytes | None:
+    """As WebP with fewer pixels and less quality, so that it about keeps to the limit; None where it is damaged."""
+    scale = max(LEAST_SCALE, min(1.0, (limit / size) ** 0.5))
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    try:
+        colours = picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    except DAMAGED as error:
+        _warn_damaged(name, error)
+        return None
     content = b""
     for quality in QUALITIES:
         buffer = io.BytesIO()
-        picture.convert("RGB").save(buffer, "WEBP", quality=quality, method=1)
+        colours.save(buffer, "WEBP", quality=quality, method=1)
         content = buffer.getvalue()
         if len(content) <= limit:
             break
     return content
+
+
+def _warn_damaged(name: str, error: Exception) -> None:
+    logger.warning("picture %s is left out: it is damaged (%s)", name, type(error).__name__)
 
 
 def _address(content: bytes, kind: str) -> str:
