@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -50,6 +51,10 @@ class EvaluateConfig(Section):
         confidence: Of the intervals.
         n_bins: Bins of the reliability diagrams.
         mc_samples: Monte-Carlo dropout samples per slice for the uncertainty; 0 leaves it out.
+        mirror: Show every slice mirrored left to right, too (test-time augmentation).
+        ensemble: Weight folders of further networks, trained with other seeds on this split's training side; the
+            samples are shared out over all networks, one each at least. The answer that is judged stays the one
+            network's.
         explain_method: How the report draws the evidence for tumour. HiResCAM lies on the tumour far more often than
             Grad-CAM (docs/uncertainty.md); occlusion takes some hundred passes.
         pictured_slices: Pictures of each study in the report; 0 draws none.
@@ -60,6 +65,8 @@ class EvaluateConfig(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     n_bins: Annotated[int, Field(ge=2)] = 10
     mc_samples: Annotated[int, Field(ge=0, le=50)] = 8
+    mirror: bool = False
+    ensemble: tuple[Path, ...] = ()
     explain_method: Literal["gradcam", "hirescam", "integrated_gradients", "occlusion"] = "hirescam"
     pictured_slices: Annotated[int, Field(ge=0, le=20)] = 5
     pictured_studies: Annotated[int, Field(ge=0)] = 100

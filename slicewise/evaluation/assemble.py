@@ -125,7 +125,9 @@ def _uncertainty(
         return None
     told = [study for study in judged if study.uncertainty is not None]
     slices = SliceScores(uncertainty, said != (outputs.truth > 0), outputs.groups)
-    return {"mc_samples": job.evaluate.mc_samples} | uncertainty_section(
+    config = job.evaluate
+    how = {"mc_samples": config.mc_samples, "mirror": config.mirror, "networks": 1 + len(config.ensemble)}
+    return how | uncertainty_section(
         [study.uncertainty or {} for study in told],
         [study.record["patient"] for study in told],
         slices if len(outputs.rows) else None,

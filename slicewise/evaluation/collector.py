@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slicewise.config import REGIONS
 from slicewise.evaluation.study_volume import StudyOutputs
 from slicewise.inference.calibration import Calibration
 from slicewise.inference.explain import ExplainMethod, explain
@@ -17,8 +16,6 @@ from slicewise.inference.sampling import Member, Samples, SamplingPlan, draw_sam
 from slicewise.inference.uncertainty import Uncertainty
 from slicewise.model.network import MultiTaskUNet
 from slicewise.training.validate import Inferred
-
-ALL_REGIONS = tuple(range(len(REGIONS)))
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,8 @@ class StudyCollector:
         keys: The side's studies, in the order of the slices.
         calibration: For the uncertainty, which is of calibrated probabilities.
         consume: Takes a complete study.
-        mc_samples: Monte-Carlo dropout samples per slice; 0 leaves the uncertainty out.
+        plan: How the uncertainty is sampled; None leaves it out.
+        others: Further networks whose samples count with those of the one that is judged.
         explain_method: How the evidence for tumour is drawn; None leaves it out.
     """
 
@@ -48,12 +46,14 @@ class StudyCollector:
         keys: Sequence[str],
         calibration: Calibration,
         consume: Callable[[StudyOutputs], None],
-        mc_samples: int = 0,
+        plan: SamplingPlan | None = None,
+        others: Sequence[Member] = (),
         explain_method: ExplainMethod | None = None,
     ) -> None:
         self._keys = keys
         self._calibration = calibration
-        self._plan = SamplingPlan(mc_samples, regions=ALL_REGIONS) if mc_samples else None
+        self._plan = plan
+        self._others = others
         self._consume = consume
         self._method = explain_method
         self._position = 0
@@ -99,7 +99,7 @@ class StudyCollector:
     def _sample(self, network: MultiTaskUNet, image: Tensor, features: Sequence[Tensor]) -> Samples | None:
         if self._plan is None:
             return None
-        samples = draw_samples([Member(network, self._calibration)], image, self._plan, features)
+        samples = draw_samples([Member(network, self._calibration), *self._others], image, self._plan, features)
         samples.require_variance()
         return samples
 

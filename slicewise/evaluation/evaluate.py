@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slicewise.config import EvaluateConfig, GateConfig, ModelConfig
+from slicewise.config import REGIONS, EvaluateConfig, GateConfig, ModelConfig
 from slicewise.evaluation.assemble import assemble
 from slicewise.evaluation.calibrate import Fitted, read_calibration
 from slicewise.evaluation.collector import StudyCollector
@@ -25,8 +25,12 @@ from slicewise.evaluation.study_judge import Judged, StudyJudge
 from slicewise.evaluation.study_pictures import FOLDER as PICTURES
 from slicewise.evaluation.study_volume import StudyOutputs
 from slicewise.files import read_result, write_json
+from slicewise.inference.calibration import Calibration
+from slicewise.inference.ensemble import checkpoint_members
 from slicewise.inference.restore import trained_mask
+from slicewise.inference.sampling import Member, SamplingPlan
 from slicewise.inference.uncertainty import Uncertainty
+from slicewise.model.device import choose_device
 from slicewise.progress import Update
 from slicewise.slices.split import load_split
 from slicewise.slices.store import SliceStore
@@ -122,12 +126,24 @@ def _judge_side(job: EvaluateJob, fitted: Fitted, out: Path, update: Update | No
         )
     )
     keys = load_split(job.split).test
-    collector = StudyCollector(
-        keys, fitted.calibration, judging, job.evaluate.mc_samples, job.evaluate.explain_method
-    )
+    plan, others = _sampling(job, fitted.calibration)
+    collector = StudyCollector(keys, fitted.calibration, judging, plan, others, job.evaluate.explain_method)
     outputs = collect_outputs(job.store, job.split, job.weights, job.model, "test", visit=collector, update=update)
     collector.finish()
     return outputs, judging
+
+
+def _sampling(job: EvaluateJob, calibration: Calibration) -> tuple[SamplingPlan | None, list[Member]]:
+    """How the uncertainty is sampled, and the other networks of the ensemble."""
+    config = job.evaluate
+    if not config.mc_samples:
+        return None, []
+    plan = SamplingPlan(config.mc_samples, config.mirror, tuple(range(len(REGIONS))))
+    if not config.ensemble:
+        return plan, []
+    channels = len(SliceStore(job.store).index.preprocessing.modalities)
+    folders = [job.weights, *config.ensemble]
+    return plan, checkpoint_members(folders, channels, job.model, calibration, choose_device("auto"))[1:]
 
 
 def _drop_pictures(records: list[dict[str, Any]], count: int, out: Path) -> None:

@@ -172,6 +172,22 @@ def test_without_uncertainty_and_pictures(small_run: SmallRun, tmp_path: Path) -
     assert metrics["segmentation"] == small_run.metrics["segmentation"]
 
 
+def test_an_ensemble_adds_to_the_uncertainty_alone(small_run: SmallRun, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(small_run.weights, other)
+    weights = load_file(other / WEIGHTS)
+    save_file({name: 0.9 * value for name, value in weights.items()}, other / WEIGHTS)
+    changes = {"pictured_slices": 0, "explain_method": "gradcam"}
+    config = CONFIG.model_copy(update=changes | {"ensemble": (other,), "mirror": True})
+    alone = evaluate_stage(job(small_run, CONFIG.model_copy(update=changes)), tmp_path / "alone")
+    joined = evaluate_stage(job(small_run, config), tmp_path / "joined")
+    assert joined["segmentation"] == alone["segmentation"]
+    assert (joined["uncertainty"]["networks"], joined["uncertainty"]["mirror"]) == (2, True)
+    assert joined["uncertainty"]["regions"] != alone["uncertainty"]["regions"]
+    with pytest.raises(TrainingError, match="ensemble"):
+        evaluate_stage(job(small_run, config.model_copy(update={"ensemble": (small_run.weights,)})), tmp_path / "no")
+
+
 def test_only_so_many_studies_are_pictured(small_run: SmallRun, tmp_path: Path) -> None:
     few = CONFIG.model_copy(update={"pictured_studies": 1})
     metrics = evaluate_stage(job(small_run, few), tmp_path / "out")
