@@ -68,9 +68,9 @@ def sanity_plot(section: Section) -> Plot | None:
         return None
     with drawing() as (made, ax):
         ax.plot(range(len(steps)), [step["similarity"] for step in steps], "o-", color=INK)
-        ax.set_xticks(
-            range(len(steps)), [step["randomised"].replace(" and ", "\nand ") for step in steps], fontsize=6.5
-        )
+        ticks = [step["randomised"].replace("head and", "+").replace(" of the encoder", "") for step in steps]
+        ax.set_xticks(range(len(steps)), ticks)
+        ax.set(xlabel="what is random: the head, and a share of the encoder from its end on")
         ax.set(ylim=(-0.02, 1.02), ylabel="similarity to the trained network's map")
         svg = to_svg(made, "plot-sanity", "sanity check of explanations")
     return make_plot("sanity", "plot-sanity", svg)
