@@ -1,8 +1,8 @@
 """The command line: ``slicewise VERB …``.
 
 Exit code 0 done, 1 the job failed, 2 wrong usage. The library's verbs are in ``cli_stages``, ``cli_report``,
-``cli_store``, ``cli_tools`` and ``cli_tune``; the layers above add theirs through the entry-point group
-``slicewise.commands``.
+``cli_predict``, ``cli_store``, ``cli_tools``, ``cli_profile`` and ``cli_tune``; the layers above add theirs through
+the entry-point group ``slicewise.commands``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib import metadata
 
 import typer
 
-from slicewise import RESEARCH_USE, cli_report, cli_stages, cli_store, cli_tools, cli_tune
+from slicewise import RESEARCH_USE, cli_predict, cli_profile, cli_report, cli_stages, cli_store, cli_tools, cli_tune
 from slicewise.errors import SliceWiseError
 from slicewise.logs import configure_logging
 
@@ -33,9 +33,11 @@ def build_app() -> typer.Typer:
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
         entry.load()(app)
     cli_stages.register(app)
+    cli_predict.register(app)
     cli_report.register(app)
     cli_store.register(app)
     cli_tools.register(app)
+    cli_profile.register(app)
     cli_tune.register(app)
     return app
 

@@ -41,13 +41,13 @@ def progress(name: str) -> Iterator[Update]:
 
 def _lines(name: str) -> Update:
     """One line at the start, at the end, and every few seconds between."""
-    last = 0.0
+    last, shown = 0.0, -1
 
     def update(done: int, total: int, text: str) -> None:
-        nonlocal last
+        nonlocal last, shown
         now = time.monotonic()
-        if done in (0, total) or now - last >= LINE_EVERY_S:
-            last = now
+        if (done in (0, total) and done != shown) or now - last >= LINE_EVERY_S:
+            last, shown = now, done
             logger.info("%s %d/%d %s", name, done, total, text)
 
     return update

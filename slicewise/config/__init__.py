@@ -24,6 +24,7 @@ from slicewise.config.judge import CalibrateConfig, EvaluateConfig
 from slicewise.config.load import Config, config_folder, load_config, modes, validate
 from slicewise.config.loss import LossConfig
 from slicewise.config.model import Architecture, ModelConfig
+from slicewise.config.predictor import PredictorSettings
 from slicewise.config.preprocess import PreprocessConfig, SliceConfig
 from slicewise.config.serve import ServeConfig
 from slicewise.config.split import SplitConfig
@@ -48,6 +49,7 @@ __all__ = [
     "ModelConfig",
     "PhantomConfig",
     "Positive",
+    "PredictorSettings",
     "PreprocessConfig",
     "Preset",
     "SamplingConfig",

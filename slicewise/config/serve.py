@@ -2,24 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, model_validator
 
-from slicewise.config.base import Count, Section
+from slicewise.config.base import MODALITIES, Count, Section
+
+FLOAT_BYTES = 4
+# A client's JSON or multipart wrapping comes on top of the pictures themselves.
+WRAPPING_BYTES = 1 << 20
+
+BackendKind = Literal["torchserve-http", "torchserve-grpc", "inprocess"]
 
 
 class ServeConfig(Section):
-    """The served model; port 0 takes a free one."""
+    """The served model; port 0 takes a free one.
+
+    Attributes:
+        backend: Where the Predictor runs: in TorchServe, reached by HTTP or gRPC, or in the gateway's process.
+        workers: TorchServe's workers.
+        batch_size: Requests that share a batch, at most.
+        max_batch_delay_ms: How long a batch waits to fill.
+        max_study_voxels: The largest study allowed, in voxels of one modality. Every limit on sizes follows.
+        max_request_mb: The largest body; by default what such a study takes in float32 with all modalities.
+        timeout_s: Deadline of one request.
+        max_in_flight: Requests at the model server at once, at most.
+        max_waiting: Requests that wait for their turn before it, at most; one more is told to come again.
+        max_wait_s: How long one of them waits at most.
+    """
 
     model_name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] = "slicewise"
+    backend: BackendKind = "torchserve-http"
     gateway_port: Annotated[int, Field(ge=0, le=65535)] = 0
     gateway_grpc_port: Annotated[int, Field(ge=0, le=65535)] = 0
     torchserve_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    torchserve_grpc_port: Annotated[int, Field(ge=0, le=65535)] = 0
     workers: Count = 1
     batch_size: Count = 8
-    max_batch_delay_ms: Annotated[int, Field(ge=0)] = 20
+    max_batch_delay_ms: Annotated[int, Field(ge=0)] = 2
+    max_study_voxels: Annotated[int, Field(ge=1, le=2**26)] = 2**24
     max_request_mb: Count = 256
     timeout_s: Count = 120
+    max_in_flight: Count = 32
+    max_waiting: Annotated[int, Field(ge=0)] = 128
+    max_wait_s: PositiveFloat = 30.0
     namespace: str = "slicewise"
     storage_uri: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _request_of_study(cls, given: Any) -> Any:
+        """The largest body follows from the largest study, where it is not given itself."""
+        if not isinstance(given, dict) or "max_request_mb" in given:
+            return given
+        voxels = given.get("max_study_voxels")
+        if not isinstance(voxels, int):
+            return given
+        study_bytes = voxels * len(MODALITIES) * FLOAT_BYTES
+        return given | {"max_request_mb": max(1, -(-study_bytes // 2**20))}
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The largest body that the model server takes, with its wrapping."""
+        return (self.max_request_mb << 20) + WRAPPING_BYTES

@@ -101,4 +101,7 @@ def drop_small(mask: Mask, least: int) -> Mask:
 
 def nest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Cut each region of ``[3, ...]`` (WT, TC, ET) to the one around it."""
-    return np.asarray(np.logical_and.accumulate(mask, axis=0))
+    nested = mask.astype(np.bool_)
+    for inner, outer in zip(nested[1:], nested, strict=False):
+        inner &= outer  # many times as fast as np.logical_and.accumulate
+    return nested

@@ -6,123 +6,42 @@ The same object runs behind TorchServe, inside the gateway, in ``slicewise predi
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from slicewise.config import REGIONS
+from slicewise.config import REGIONS, PredictorSettings
+from slicewise.config.predictor import PLAIN
 from slicewise.errors import InputError
 from slicewise.inference.bundle import Bundle, load_bundle
-from slicewise.inference.calibration import Decision
-from slicewise.inference.explain import EXPLAIN_METHODS, ExplainMethod, explain, trace_features
+from slicewise.inference.engines.choose import Site
+from slicewise.inference.engines.cpus import available_cpus
+from slicewise.inference.engines.openvino_engine import OpenVinoEngine
+from slicewise.inference.explain import explain, trace_features
 from slicewise.inference.ood import OodScore
+from slicewise.inference.probe import choose_engine
 from slicewise.inference.restore import restore_regions, trained_mask
 from slicewise.inference.sampling import Member, Samples, SamplingPlan, draw_samples
+from slicewise.inference.slice_records import MAX_MC_SAMPLES, TASKS, Prediction, PredictOptions, SliceInput
 from slicewise.inference.slice_statistics import pool_features
-from slicewise.inference.slice_uncertainty import UncertaintyScores, describe_uncertainty
+from slicewise.inference.slice_uncertainty import describe_uncertainty
 from slicewise.model.device import choose_device, place_image, place_network
 from slicewise.slices.crop import restore_map
 from slicewise.slices.transform import PreparedSlice, compile_loops, prepare_slice
 
-TASKS = ("classify", "segment", "explain", "uncertainty")
-MAX_MC_SAMPLES = 50
+__all__ = ["MAX_MC_SAMPLES", "TASKS", "PredictOptions", "Prediction", "Predictor", "SliceInput"]
+
 WT = REGIONS.index("WT")
 
 
-@dataclass(frozen=True)
-class SliceInput:
-    """One slice to predict.
-
-    Attributes:
-        image: ``[C, H, W]`` raw intensities.
-        modalities: The channels' names; ``unknown`` where it is not known.
-        pixel_mm: Row and column spacing in mm.
-    """
-
-    image: NDArray[np.generic]
-    modalities: tuple[str, ...]
-    pixel_mm: tuple[float, float] = (1.0, 1.0)
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """What is asked for.
-
-    Attributes:
-        tasks: Some of ``TASKS``.
-        threshold: Decision threshold on the calibrated probability; None takes the bundle's.
-        conditional: Run the decoder only for the slices whose probability reaches the threshold.
-        n_mc_samples: Monte-Carlo dropout samples for ``uncertainty``, in all.
-        use_tta: Share them between the slice and its mirror image, for one more encoder pass.
-        explain_method: How ``explain`` is done: one of ``EXPLAIN_METHODS``.
-    """
-
-    tasks: tuple[str, ...] = ("classify", "segment")
-    threshold: float | None = None
-    conditional: bool = False
-    n_mc_samples: int = 10
-    use_tta: bool = False
-    explain_method: ExplainMethod = "gradcam"
-
-    def __post_init__(self) -> None:
-        unknown = [task for task in self.tasks if task not in TASKS]
-        if unknown or not self.tasks:
-            raise InputError(f"tasks: {unknown or 'none given'}", f"use some of {', '.join(TASKS)}")
-        if self.threshold is not None and not 0.0 <= self.threshold <= 1.0:
-            raise InputError(f"threshold: {self.threshold} is not a probability", "use a number from 0 to 1")
-        if not 1 <= self.n_mc_samples <= MAX_MC_SAMPLES:
-            raise InputError(f"n_mc_samples: {self.n_mc_samples}", f"use 1 to {MAX_MC_SAMPLES}")
-        if self.explain_method not in EXPLAIN_METHODS:
-            raise InputError(f"explain_method: {self.explain_method!r}", f"use one of {', '.join(EXPLAIN_METHODS)}")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model says of one slice; maps are in the slice's own pixels.
-
-    Attributes:
-        tumor_probability: Calibrated probability that the slice shows tumour.
-        tumor_label: Whether it reaches the threshold.
-        threshold: The threshold used.
-        mask: ``[3, H, W]`` uint8 (WT, TC, ET), 0 or 1; None when not asked for.
-        region_probability: ``[3, H, W]`` float32, calibrated; None when not asked for.
-        decoded: Whether the decoder ran for this slice (``conditional`` leaves it out below the threshold,
-            the mask is then empty).
-        gradcam: ``[H, W]`` float32 in 0..1, inside the head: Grad-CAM, or the map of the method asked for; None when
-            not asked for.
-        uncertainty: ``[H, W]`` float32, predictive entropy of WT in nats; None when not asked for.
-        epistemic: ``[H, W]`` its epistemic part: mutual information.
-        aleatoric: ``[H, W]`` its aleatoric part: expected entropy.
-        uncertainty_scores: Uncertainty of the probability of tumour, and of the map as a whole.
-        trained_regions: The regions that the model was taught; the others' maps are empty.
-        decision: ``tumour``, ``no_tumour`` or ``unsure``: the label, where the band of the calibration is sure of it.
-        ood_score: How unlike the training slices this one is, 0 (typical) to 1; None where the bundle has no score.
-        ood_flag: Whether that is above the bundle's threshold.
-        ood_parts: What is unusual: the parts of ``slicewise.inference.ood``, 0 for typical.
-        timings_ms: Milliseconds of each phase, of the whole batch.
-    """
-
-    tumor_probability: float
-    tumor_label: bool
-    threshold: float
-    mask: NDArray[np.uint8] | None = None
-    region_probability: NDArray[np.float32] | None = None
-    decoded: bool = False
-    gradcam: NDArray[np.float32] | None = None
-    uncertainty: NDArray[np.float32] | None = None
-    epistemic: NDArray[np.float32] | None = None
-    aleatoric: NDArray[np.float32] | None = None
-    uncertainty_scores: UncertaintyScores | None = None
-    trained_regions: tuple[str, ...] = ()
-    decision: Decision = "unsure"
-    ood_score: float | None = None
-    ood_flag: bool | None = None
-    ood_parts: Mapping[str, float] = field(default_factory=dict)
-    timings_ms: dict[str, float] = field(default_factory=dict)
+def _threads(settings: PredictorSettings | None) -> int | None:
+    if settings is None:
+        return None
+    return available_cpus() if settings.threads == "auto" else settings.threads
 
 
 @dataclass
@@ -143,29 +62,52 @@ class Predictor:
     Args:
         bundle: The bundle.
         device: A torch device name; ``auto`` takes CUDA where it is there.
-        threads: CPU threads for torch; None leaves torch's default.
+        threads: CPU threads; None leaves it to ``settings``.
+        settings: How the network is run; None: by torch in float32, on torch's own number of threads, unmeasured.
+        probe_folder: Where the start-up probe keeps its result for the next start; None keeps none.
+
+    Attributes:
+        network: Torch's; what needs gradients or samples goes through it, whatever the engine is.
+        engine: What computes encoder and decoder.
+        probe: Which engine was chosen, and why.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str = "auto",
+        threads: int | None = None,
+        settings: PredictorSettings | None = None,
+        probe_folder: Path | None = None,
+    ) -> None:
+        threads = _threads(settings) if threads is None else threads
         if threads is not None:
             torch.set_num_threads(threads)
         self.device = choose_device(device)
         self.bundle = bundle
         self.meta = bundle.meta
-        self.network = place_network(bundle.network(), self.device)
+        self.network = place_network(bundle.network(), self.device).requires_grad_(False)
+        self._settings = settings or PLAIN
         self._ood = bundle.ood(self.network)
         self._trained = trained_mask(bundle.meta.trained_regions)
-        for parameter in self.network.parameters():
-            parameter.requires_grad_(False)
+        site = Site(self.network, self.device, self.meta.preprocessing.size, torch.get_num_threads())
+        self.engine, self.probe = choose_engine(site, self._settings, probe_folder)
 
     @classmethod
-    def load(cls, folder: Path, device: str = "auto", threads: int | None = None) -> Predictor:
-        """Verify the bundle in ``folder`` and load it.
+    def load(
+        cls,
+        folder: Path,
+        device: str = "auto",
+        threads: int | None = None,
+        settings: PredictorSettings | None = None,
+        probe_folder: Path | None = None,
+    ) -> Predictor:
+        """Verify the bundle in ``folder`` and load it; the arguments are the Predictor's.
 
         Raises:
             BundleError: The bundle is missing, damaged or of another format.
         """
-        return cls(load_bundle(folder), device, threads)
+        return cls(load_bundle(folder), device, threads, settings, probe_folder)
 
     def warm_up(self) -> None:
         """Run every path once on a made-up slice, so that the first caller does not wait for it."""
@@ -227,25 +169,31 @@ class Predictor:
         wanted = "explain" in options.tasks
         traced = wanted and options.explain_method == "hirescam"
         with torch.inference_mode():
-            features = trace_features(self.network, image) if traced else self.network.encoder(image)
+            features = trace_features(self.network, image) if traced else self.engine.features(image)
             tumour = self.network.head(features[-1]).float().cpu().numpy()
             ood = self._ood.score(batch, pool_features(features)) if self._ood else None
             chosen = self._to_decode(tumour, options, threshold)
             if "segment" in options.tasks and chosen:
-                maps = self.network.decoder([level[chosen] for level in features]).float().cpu().numpy()
+                whole = len(chosen) == len(batch)
+                picked = features if whole else [level[chosen] for level in features]
+                maps = self.engine.regions(picked).cpu().numpy()
                 regions = dict(zip(chosen, maps, strict=True))
             # What no mask has ever taught is noise: its uncertainty says nothing.
             sampled = chosen if self._trained[WT] else []
             if "uncertainty" in options.tasks:
                 plan = SamplingPlan(options.n_mc_samples, options.use_tta, (WT,))
-                members = [Member(self.network, self.meta.calibration)]
+                engine = self.engine if isinstance(self.engine, OpenVinoEngine) else None
+                members = [Member(self.network, self.meta.calibration, engine)]
                 samples = draw_samples(members, image, plan, features, sampled)
         explained = explain(self.network, image, features, options.explain_method) if wanted else None
         return _Raw(tumour, regions, explained, samples, sampled, ood)
 
     def to_input(self, batch: NDArray[np.float16]) -> torch.Tensor:
         """Prepared slices ``[N, C, size, size]`` to the network's input tensor."""
-        return place_image(torch.from_numpy(batch), self.device)
+        image = torch.from_numpy(batch)
+        if self.device.type == "cuda" and self._settings.pinned_memory:
+            image = image.pin_memory()
+        return place_image(image, self.device)
 
     def _to_decode(self, tumour: NDArray[np.float32], options: PredictOptions, threshold: float) -> list[int]:
         if not options.conditional:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,12 +23,31 @@ CHUNK_PIXELS = 10 * 96 * 96
 HEAD_VALUES = 8_000_000
 
 
+class MaskedEngine(Protocol):
+    """An engine that decodes under given dropout masks (``slicewise.inference.engines``)."""
+
+    mask_widths: tuple[int, ...]
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Encoder features."""
+        ...
+
+    def masked_regions(self, features: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
+        """Region logits under one sample's masks."""
+        ...
+
+
 @dataclass(frozen=True)
 class Member:
-    """One network of an ensemble, and what calibrates it."""
+    """One network of an ensemble, what calibrates it, and what runs it where that is not torch."""
 
     network: MultiTaskUNet
     calibration: Calibration
+    engine: MaskedEngine | None = None
+
+    def features(self, image: Tensor) -> Sequence[Tensor]:
+        """Encoder features of ``[N, C, H, W]``."""
+        return self.network.encoder(image) if self.engine is None else self.engine.features(image)
 
 
 @dataclass(frozen=True)
@@ -101,7 +121,7 @@ class _Part:
     """
 
     thinned: ThinnedNetwork
-    calibration: Calibration
+    member: Member
     features: Sequence[Tensor]
     mirrored: bool
     rows: range
@@ -137,10 +157,13 @@ def draw_samples(
     with torch.inference_mode():
         for part in _parts(members, image, plan, features):
             logits.append(_tumour_logits(part))
-            tumour.append(part.calibration.tumour.apply(logits[-1]))
+            tumour.append(part.member.calibration.tumour.apply(logits[-1]))
             weights += [part.weight] * len(part.rows)
             masks.update(part.rows if part.thinned.varies else ())
-            _add_regions(part, chosen, sums)
+            if part.member.engine is None:
+                _add_regions(part, chosen, sums)
+            else:
+                _add_masked(part, part.member.engine, chosen, sums)
     found, weight = np.concatenate(tumour), np.array(weights, dtype=np.float32)
     there = {"dropout": len(masks) > 1, "mirror": plan.mirror, "ensemble": len(members) > 1}
     return Samples(
@@ -163,9 +186,9 @@ def _parts(
     pairs = [(at, mirrored) for at in range(len(members)) for mirrored in views]
     for place, (at, mirrored) in enumerate(pairs):
         known = features if place == 0 else None
-        seen = members[at].network.encoder(image.flip(3) if mirrored else image) if known is None else known
+        seen = members[at].features(image.flip(3) if mirrored else image) if known is None else known
         rows = range(ends[place], ends[place + 1] if thinned[at].varies else ends[place] + 1)
-        yield _Part(thinned[at], members[at].calibration, seen, mirrored, rows, 1 / (n_parts * len(rows)))
+        yield _Part(thinned[at], members[at], seen, mirrored, rows, 1 / (n_parts * len(rows)))
 
 
 def _tumour_logits(part: _Part) -> Floats:
@@ -186,7 +209,18 @@ def _add_regions(part: _Part, chosen: Sequence[int], sums: RegionSums) -> None:
         steps = _steps(part.rows, max(1, chunk // len(features[-1])))
         for logits in part.thinned.regions(features, steps):
             maps = logits.flip(4) if part.mirrored else logits
-            sums.add(group, maps.float().cpu().numpy(), part.weight, part.calibration)
+            sums.add(group, maps.float().cpu().numpy(), part.weight, part.member.calibration)
+
+
+def _add_masked(part: _Part, engine: MaskedEngine, chosen: Sequence[int], sums: RegionSums) -> None:
+    """The same by an engine: a sample's masks are those of all slices, so a batch is one sample of each."""
+    if not chosen:
+        return
+    features = [level[chosen] for level in part.features]
+    for row in part.rows:
+        logits = engine.masked_regions(features, part.thinned.decoder_masks(engine.mask_widths, row))
+        maps = logits.flip(3) if part.mirrored else logits
+        sums.add(slice(0, len(chosen)), maps[:, None].numpy(), part.weight, part.member.calibration)
 
 
 def _steps(rows: range, length: int) -> list[range]:

@@ -41,9 +41,13 @@ class FixedDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, ...]`` with what ``rows`` says dropped, and the rest made up for it."""
+        return x * self.masks(x)[self.rows]
+
+    def masks(self, x: Tensor) -> Tensor:
+        """``[n_samples, C, ...]``: those for data like ``x``."""
         if self._masks is None:
             self._masks = self._draw(x).to(x.device, x.dtype)
-        return x * self._masks[self.rows]
+        return self._masks
 
     def _draw(self, x: Tensor) -> Tensor:
         shape = [x.shape[1], *[1] * (x.dim() - 2)] if self.whole_channels else x.shape[1:]
@@ -103,6 +107,18 @@ class ThinnedNetwork:
         for rows in parts:
             bottleneck = self._network.dropout(self._spread(features[-1], rows))
             yield torch.unflatten(decode(bottleneck, len(rows)), 0, (len(features[-1]), len(rows)))
+
+    def decoder_masks(self, widths: Sequence[int], row: int) -> list[Tensor]:
+        """One sample's masks ``[1, C, 1, 1]``, of the bottleneck and of the decoder's levels that have dropout.
+
+        Args:
+            widths: Their channels.
+            row: The sample.
+        """
+        places = [self._network.dropout, *self._network.decoder.dropouts]
+        dropouts = [place for place in places if isinstance(place, FixedDropout)]
+        pairs = zip(dropouts, widths, strict=True)
+        return [dropout.masks(torch.empty(1, width, 1, 1))[row : row + 1] for dropout, width in pairs]
 
     def _spread(self, bottleneck: Tensor, rows: range) -> Tensor:
         """Each slice once per sample, and every dropout told which sample comes where."""

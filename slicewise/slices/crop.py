@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from slicewise.config import SliceConfig
 from slicewise.errors import TooLargeError
@@ -77,12 +76,10 @@ def prepare_labels(labels: NDArray[np.uint8], geometry: SliceGeometry, size: int
 
 def restore_map(plane: NDArray[np.float32], geometry: SliceGeometry) -> NDArray[np.float32]:
     """A map ``[size, size]`` of the network, put back into the slice's own pixels ``[H, W]``; 0 outside the box."""
-    box_height, box_width = geometry.box
-    patch = Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
-    values = np.asarray(patch.resize((box_width, box_height), Image.Resampling.BILINEAR))
     restored = np.zeros(geometry.frame, dtype=np.float32)
     target, source = _overlap(geometry)
-    restored[target] = values[source]
+    offset = (source[0].start, source[1].start)
+    kernels.enlarge(np.ascontiguousarray(plane, dtype=np.float32), geometry.box, offset, restored[target])
     return restored
 
 

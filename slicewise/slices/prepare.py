@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slicewise.config import PreprocessConfig
+from slicewise.config import PreprocessConfig, SliceConfig
 from slicewise.errors import StudyError, TooLargeError
 from slicewise.slices import kernels
 from slicewise.slices.crop import pixel_area_mm2
@@ -83,16 +83,16 @@ def prepare_study(
     )
 
 
-def _channels(study: Study, config: PreprocessConfig) -> tuple[list[NDArray[Any]], list[str], list[int]]:
+def known_channels(study: Study, config: SliceConfig) -> tuple[list[NDArray[Any]], list[str], list[int]]:
     """The study's volumes that the network knows, their names, and the channel of each.
 
     Raises:
         StudyError: It has none of them.
     """
-    wanted = config.slice.modalities
+    wanted = config.modalities
     volumes, names, at = [], [], []
     for volume, name in zip(study.channels, study.modalities, strict=True):
-        entering = config.slice.unknown_modality if name == UNKNOWN_MODALITY else name
+        entering = config.unknown_modality if name == UNKNOWN_MODALITY else name
         if entering in wanted:
             volumes.append(volume)
             names.append(name)
@@ -109,7 +109,7 @@ def _prepare_planes(study: Study, config: PreprocessConfig, seed: int) -> _Plane
     Raises:
         StudyError: No slice has enough head or brain in it, or one is too large.
     """
-    volumes, names, at = _channels(study, config)
+    volumes, names, at = known_channels(study, config.slice)
     count, height, width = volumes[0].shape
     size = config.slice.size
     images = np.empty((count, len(config.slice.modalities), size, size), dtype=np.float16)

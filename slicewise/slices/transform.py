@@ -89,8 +89,7 @@ def prepare_slice(
     if not all(np.isfinite(size) and size > 0 for size in pixel_mm):
         raise InputError(f"pixel_mm is {list(pixel_mm)}", "send two sizes above 0 in mm")
     planes = [as_plane(channel) for channel in image]
-    if not all(np.isfinite(plane).all() for plane in planes if plane.dtype.kind == "f"):
-        raise InputError("image holds NaN or infinite values", "replace them by 0 before sending")
+    require_finite(planes)
     look = look_at(planes, config, pixel_mm)
     output = np.empty((len(config.modalities), config.size, config.size), dtype=np.float16)
     present = render(planes, at, look, config, output)
@@ -131,6 +130,16 @@ def as_plane(channel: NDArray[Any]) -> NDArray[Any]:
     kind = channel.dtype.kind if channel.dtype.kind == "b" else f"{channel.dtype.kind}{channel.dtype.itemsize}"
     with np.errstate(over="ignore"):  # an overflow becomes an infinity, which is refused
         return np.ascontiguousarray(channel, dtype=WIDENED.get(kind, np.float32))
+
+
+def require_finite(planes: Sequence[NDArray[Any]]) -> None:
+    """Refuse planes that hold anything but numbers.
+
+    Raises:
+        InputError: NaN or infinite values.
+    """
+    if not all(np.isfinite(plane).all() for plane in planes if plane.dtype.kind == "f"):
+        raise InputError("image holds NaN or infinite values", "replace them by 0 before sending")
 
 
 def look_at(planes: Sequence[NDArray[Any]], config: SliceConfig, pixel_mm: tuple[float, float]) -> Look:

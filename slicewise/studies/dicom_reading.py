@@ -59,6 +59,28 @@ def load_series(files: Sequence[Path], study_id: str, warnings: list[str]) -> Ni
     return NiftiVolume(files[0], volume, stack.affine)
 
 
+def load_image(path: Path, study_id: str) -> tuple[NDArray[Any], tuple[float, float]]:
+    """Read one classic image by itself, as it is stored.
+
+    Args:
+        path: A file of one frame.
+        study_id: Named in errors.
+
+    Returns:
+        Real values ``[rows, columns]``, and the distance between rows and between columns in mm.
+
+    Raises:
+        StudyError: As ``load_series``, or the file holds several frames.
+    """
+    dataset = _open(path, study_id)
+    try:
+        (plane,) = planes_of(dataset, str(path))
+        (pixels,) = _real_values(dataset, (plane,), path, study_id)
+    except damage() as error:
+        raise StudyError(study_id, f"{path} cannot be used: {reason(error)}", "export the image again") from error
+    return pixels, (plane.spacing[0], plane.spacing[1])
+
+
 def _open(path: Path, study_id: str) -> Any:
     import pydicom
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,21 @@ from scipy import ndimage
 
 Affine = NDArray[np.float64]
 PROBES = 48  # per axis, to measure an overlap
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a file's voxels lie.
+
+    Attributes:
+        affine: 4×4, voxel to mm in RAS+.
+        shape: ``(X, Y, Z)``.
+        codes: The file's sform and qform code; 1 means the scanner's own coordinates, 0 that it is not set.
+    """
+
+    affine: Affine
+    shape: tuple[int, int, int]
+    codes: tuple[int, int] = (1, 1)
 
 
 def voxel_sizes(affine: Affine) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from slicewise.errors import SourceError
@@ -24,6 +25,19 @@ KNOWN_LAYOUTS = (
     "Task01_BrainTumour; LGG kaggle_3m (<patient>_<n>.tif and _mask.tif); images in folders named yes and no, or "
     "after a tumour; DICOM series of MRI; or list any NIfTI files in a studies.csv"
 )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder holds.
+
+    Attributes:
+        records: The studies, sorted by study id.
+        left: Files that none of them uses, relative to the folder; none where a list decides.
+    """
+
+    records: tuple[StudyRecord, ...]
+    left: tuple[PurePosixPath, ...]
 
 
 def discover(folder: Path, source: str) -> list[StudyRecord]:
@@ -46,21 +60,37 @@ def discover(folder: Path, source: str) -> list[StudyRecord]:
         SourceError: The folder is missing, unreadable or empty, of no known layout, has two studies of one id,
             or a table in it is wrong.
     """
+    found = search(folder, source, alone=True)
+    if not found.records:
+        message = f"{folder} holds {len(found.left)} files but no study of a known layout"
+        raise SourceError(message, KNOWN_LAYOUTS)
+    return list(found.records)
+
+
+def search(folder: Path, source: str, *, alone: bool = False) -> Found:
+    """As ``discover``, for a folder that may hold no study: the files that no study uses are told, too.
+
+    Args:
+        folder: Where to look, at any depth.
+        source: The source's short name, written into each record.
+        alone: Whether DICOM files of which no series can be used are an error, where nothing else was found.
+
+    Raises:
+        SourceError: As ``discover``, save that there may be no study.
+    """
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder", "give the folder that holds the studies")
     listed = read_listed(folder, source)
     if listed is not None:
-        return sorted(listed, key=lambda record: record.study_id)
+        return Found(tuple(sorted(listed, key=lambda record: record.study_id)), ())
     paths = _visible_files(folder)
     if not paths:
         raise SourceError(f"{folder} holds no files", KNOWN_LAYOUTS)
     kept = drop_copies(paths, lambda one, other: same_content(folder / one, folder / other))
     records = apply_indexes(apply_mappings(_find_by_name(kept, source), folder, kept), folder, kept)
-    records += find_dicom(folder, _left_over(kept, records), source, alone=not records)
-    if not records:
-        raise SourceError(f"{folder} holds {len(paths)} files but no study of a known layout", KNOWN_LAYOUTS)
+    records += find_dicom(folder, _left_over(kept, records), source, alone=alone and not records)
     _refuse_repeats(records, str(folder))
-    return sorted(records, key=lambda record: record.study_id)
+    return Found(tuple(sorted(records, key=lambda record: record.study_id)), tuple(_left_over(kept, records)))
 
 
 def discover_by_name(paths: Sequence[PurePosixPath], source: str) -> list[StudyRecord]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicewise.files import atomic_path
-from slicewise.studies.geometry import voxel_sizes
+from slicewise.studies.geometry import Grid, voxel_sizes
 from slicewise.studies.nifti import NiftiVolume
 from slicewise.studies.orientation import restore_orientation
 
@@ -20,7 +20,7 @@ SHEAR_TOLERANCE = 1e-4
 Frame = tuple[NDArray[np.float64], tuple[int, int, int]]
 
 
-def write_mask(mask: NDArray[np.uint8] | NDArray[np.bool_], like: NiftiVolume | Frame, path: Path) -> None:
+def write_mask(mask: NDArray[np.uint8] | NDArray[np.bool_], like: NiftiVolume | Grid | Frame, path: Path) -> None:
     """Write a mask so that it lies on its scan, voxel for voxel, in every viewer.
 
     The sform is the scan's affine; the qform says the same where it can (it cannot hold shears). The codes are the
@@ -29,7 +29,7 @@ def write_mask(mask: NDArray[np.uint8] | NDArray[np.bool_], like: NiftiVolume | 
 
     Args:
         mask: ``[Z, H, W]`` in display orientation; label values, or false and true.
-        like: The scan, or its affine (voxel to mm in RAS+) and shape ``(X, Y, Z)``.
+        like: The scan, or its grid, or its affine (voxel to mm in RAS+) and shape ``(X, Y, Z)``.
         path: ``.nii`` or ``.nii.gz``; replaced in one step.
 
     Raises:
@@ -37,6 +37,8 @@ def write_mask(mask: NDArray[np.uint8] | NDArray[np.bool_], like: NiftiVolume | 
     """
     if isinstance(like, NiftiVolume):
         affine, shape, codes = like.affine, like.data.shape, like.codes
+    elif isinstance(like, Grid):
+        affine, shape, codes = like.affine, like.shape, like.codes
     else:
         affine, shape, codes = like[0], like[1], (SCANNER, SCANNER)
     if mask.dtype.kind not in "bu" or mask.dtype.itemsize > 1:

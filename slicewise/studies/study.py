@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from slicewise.studies.geometry import Grid
+
 Layout = Literal["brats", "lgg", "images", "msd", "dicom", "nifti"]
 ALL_REGIONS = ("WT", "TC", "ET")
 FileLabel = Annotated[int, Field(ge=0, le=255)]
@@ -71,6 +73,7 @@ class Study:
         spacing_mm: ``(between slices, row, column)`` in mm; 1.0 where the file does not say.
         spacing_known: Whether the spacing came from the file.
         warnings: What a reader should know, one line each.
+        grid: Where the voxels lie in the files' own order; None for pictures, which have no place.
     """
 
     record: StudyRecord
@@ -81,6 +84,7 @@ class Study:
     spacing_mm: tuple[float, float, float]
     spacing_known: bool
     warnings: tuple[str, ...] = field(default=())
+    grid: Grid | None = None
 
     @cached_property
     def image(self) -> NDArray[Any]:

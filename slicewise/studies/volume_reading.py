@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from slicewise.config import MODALITIES
 from slicewise.errors import StudyError
 from slicewise.studies.alignment import align
+from slicewise.studies.geometry import Grid
 from slicewise.studies.nifti import NiftiVolume
 from slicewise.studies.orientation import display_spacing, to_display
 from slicewise.studies.repair import contains, distinct_values, drop_constant, replace_non_finite
@@ -48,7 +49,8 @@ def assemble(
         for name, v in ordered.items()
     }
     aligned = align(finite, label, record.study_id, warnings, scanner_frames=record.layout == "dicom")
-    affine = next(iter(aligned.values())).affine if label is None else label.affine
+    reference = next(iter(aligned.values())) if label is None else label
+    affine = reference.affine
     channels = {name: volume.data for name, volume in aligned.items()}
     channels = drop_constant(channels, record.study_id, warnings)
     return Study(
@@ -60,6 +62,7 @@ def assemble(
         spacing_mm=display_spacing(affine),
         spacing_known=True,
         warnings=tuple(warnings),
+        grid=Grid(affine, reference.data.shape, reference.codes),
     )
 
 

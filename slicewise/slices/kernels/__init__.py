@@ -22,12 +22,14 @@ from slicewise.slices.kernels.intensities import (
     window_range,
 )
 from slicewise.slices.kernels.resampling import copy_box, count_by_slice, nearest, resample, to_half
+from slicewise.slices.kernels.restoring import enlarge
 
 __all__ = [
     "FLAT",
     "SAMPLES",
     "copy_box",
     "count_by_slice",
+    "enlarge",
     "extremes",
     "mark_head",
     "mask_range",
