@@ -7,9 +7,13 @@ from typing import Annotated
 
 import typer
 
-EXAMPLE = """Serve a bundle with TorchServe behind the KServe gateway, on this machine only.
+from serving.versions import commands as versions
+
+EXAMPLE = """Serve a bundle, or all versions of a models folder, behind the KServe gateway, on this machine only.
 
 Example: slicewise serve runs/my-run/bundle --port 8080
+
+Example: slicewise serve models --backend inprocess
 
 Then open http://127.0.0.1:8080/ or: curl -F file=@slice.png http://127.0.0.1:8080/classify
 """
@@ -18,13 +22,20 @@ Then open http://127.0.0.1:8080/ or: curl -F file=@slice.png http://127.0.0.1:80
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     app.command("serve", help=EXAMPLE)(serve)
+    versions.register(app)
 
 
 def serve(
-    bundle: Annotated[Path, typer.Argument(help="A bundle folder, a run folder with bundle/ in it, or a .mar file.")],
+    bundle: Annotated[
+        Path, typer.Argument(help="A bundle folder, a run folder, a .mar file, or a models folder (1/, 2/, …).")
+    ],
     port: Annotated[int, typer.Option(help="REST, V1 and V2 over HTTP; 0 takes a free one.")] = 8080,
     grpc_port: Annotated[int, typer.Option(help="V2 over gRPC; 0 takes a free one.")] = 8081,
     torchserve_port: Annotated[int, typer.Option(help="TorchServe; 0 takes a free one.")] = 8085,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="torchserve-http, torchserve-grpc, or inprocess (no JVM); serve.backend by default."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file with keys to change.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. serve.workers=2")] = None,
 ) -> None:
@@ -37,7 +48,8 @@ def serve(
 
     logging.getLogger("httpx").setLevel(logging.WARNING)
     ports = {"gateway_port": port, "gateway_grpc_port": grpc_port, "torchserve_port": torchserve_port}
-    settings = load_config(file=config, overrides=overrides or ()).serve.model_copy(update=ports)
+    words = [*(overrides or ()), *([f"serve.backend={backend}"] if backend else [])]
+    settings = load_config(file=config, overrides=words).serve.model_copy(update=ports)
 
     def announce(state: StackState) -> None:
         typer.echo(f"ready: {state.gateway_url}  (gRPC on 127.0.0.1:{state.grpc_port}; Ctrl-C stops it)")

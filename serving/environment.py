@@ -11,4 +11,5 @@ def child_environment() -> dict[str, str]:
     here = str(Path(__file__).resolve().parents[1])
     inherited = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([here, inherited] if inherited else [here])
-    return dict(os.environ) | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    # Threads that spin while they wait take the cores from the other processes of a stack.
+    return {"OMP_WAIT_POLICY": "PASSIVE"} | dict(os.environ) | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

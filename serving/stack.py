@@ -1,4 +1,4 @@
-"""TorchServe and the gateway together, in the foreground: the body of ``slicewise serve``.
+"""The model server and the gateway together, in the foreground: the body of ``slicewise serve``.
 
 Whatever ends this process (a signal, an error, the owner's death, even SIGKILL) ends TorchServe with it.
 """
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,15 @@ import psutil
 
 from serving.ports import LOOPBACK, require_free
 from serving.state import StackState
-from serving.torchserve.archive import build_archive
+from serving.supervise import Supervisor
 from serving.torchserve.server import TorchServeProcess
+from serving.versions.folder import is_models_folder
+from serving.versions.start import start_server
 from slicewise.config import ServeConfig
 from slicewise.errors import SliceWiseError
 from slicewise.files import read_json
 from slicewise.process import exit_with_owner
 
-ARCHIVE_SUFFIX = ".mar"
 LAST_RESORT_S = 30.0
 
 log = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ def serve_stack(
     """Serve until told to stop; call it from the main thread.
 
     Args:
-        source: A bundle folder or a ``.mar`` file.
+        source: A bundle folder, a ``.mar`` file, or a models folder with one bundle for each version.
         config: Ports, workers and limits.
         state_file: Written once everything answers.
         owner_pid: Stop when this process ends.
@@ -61,53 +63,105 @@ def serve_stack(
     if owner_pid is not None:
         exit_with_owner(owner_pid, _stop_this_process)
     with _stop_signals(), _work_folder(work) as folder:
-        gateway_port = require_free(config.gateway_port, "gateway", "--port")
-        grpc_port = require_free(config.gateway_grpc_port, "gateway gRPC", "--grpc-port")
-        archive = source if source.suffix == ARCHIVE_SUFFIX else build_archive(source, folder / "store", config)
-        backend = TorchServeProcess(archive, config, folder)
+        ports = (
+            require_free(config.gateway_port, "gateway", "--port"),
+            require_free(config.gateway_grpc_port, "gateway gRPC", "--grpc-port"),
+        )
         try:
-            backend.start()
-            _run_gateway(backend, config, (gateway_port, grpc_port), state_file, on_ready)
+            serve = serve_folder if is_models_folder(source) else serve_bundle
+            serve(source, config, folder, Announcement(ports, folder, state_file, on_ready))
         finally:
-            _ignore_signals()
-            backend.stop()
             if state_file is not None:
                 state_file.unlink(missing_ok=True)
 
 
-def _run_gateway(
-    backend: TorchServeProcess,
-    config: ServeConfig,
-    ports: tuple[int, int],
-    state_file: Path | None,
-    on_ready: Callable[[StackState], None] | None,
-) -> None:
-    # The SDK takes seconds to import: meanwhile the JVM starts.
-    from serving.gateway.backend import Backend
+@dataclass(frozen=True)
+class Announcement:
+    """What is told, and to whom, once everything answers.
+
+    Attributes:
+        ports: The gateway's HTTP and gRPC.
+        work: Where the logs are.
+        state_file: Written then.
+        on_ready: Called then.
+    """
+
+    ports: tuple[int, int]
+    work: Path
+    state_file: Path | None
+    on_ready: Callable[[StackState], None] | None
+
+    async def tell(self, process: TorchServeProcess | None = None) -> None:
+        """Try the whole way once, then tell."""
+        from serving.gateway.warmup import warm_up
+
+        url = f"http://{LOOPBACK}:{self.ports[0]}"
+        await warm_up(url)
+        where = ("", 0) if process is None else (process.url, process.pid)
+        started = psutil.Process().create_time()
+        state = StackState(os.getpid(), started, url, self.ports[1], *where, str(self.work))
+        if self.state_file is not None:
+            state.write(self.state_file)
+        if self.on_ready is not None:
+            self.on_ready(state)
+
+
+def serve_bundle(source: Path, config: ServeConfig, work: Path, announcement: Announcement) -> None:
+    """One bundle behind the gateway; a TorchServe that ends by itself is started again, a few times.
+
+    Raises:
+        BundleError: The bundle is damaged.
+        ServerError: A server did not start, or ended by itself.
+    """
+    running = start_server(source, config, work)
+    try:
+        # The SDK takes seconds to import: meanwhile the JVM starts.
+        from serving.gateway.model import SliceWiseModel
+        from serving.gateway.server import GatewayServer
+
+        if running.process is not None:
+            running.process.wait_ready()
+
+        supervisor = None if running.process is None else Supervisor(running.process)
+        model = SliceWiseModel(config.model_name, running.connect())
+        GatewayServer(
+            model,
+            *announcement.ports,
+            max_request_mb=config.max_request_mb,
+            alive=running.alive if supervisor is None else supervisor.hopeful,
+            on_ready=lambda: announcement.tell(running.process),
+            background=None if supervisor is None else supervisor.run,
+        ).start()
+    finally:
+        _ignore_signals()
+        running.stop()
+
+
+def serve_folder(source: Path, config: ServeConfig, work: Path, announcement: Announcement) -> None:
+    """All versions of a models folder behind one gateway, followed as the folder changes.
+
+    Raises:
+        ServerError: No version can be served.
+    """
     from serving.gateway.model import SliceWiseModel
     from serving.gateway.server import GatewayServer
-    from serving.gateway.warmup import warm_up
+    from serving.gateway.versions import VersionTable
+    from serving.versions.watch import FolderWatcher
 
-    backend.wait_ready()
-    url = f"http://{LOOPBACK}:{ports[0]}"
+    table = VersionTable()
+    watcher = FolderWatcher(source, config, work, table)
 
     async def announce() -> None:
-        await warm_up(url)
-        state = _state(url, ports[1], backend)
-        if state_file is not None:
-            state.write(state_file)
-        if on_ready is not None:
-            on_ready(state)
+        await watcher.wait_served()
+        await announcement.tell()
 
-    client = Backend(backend.url, config.model_name, config.timeout_s, config.max_request_mb)
-    model = SliceWiseModel(config.model_name, client)
-    server = GatewayServer(model, *ports, LOOPBACK, config.max_request_mb, backend.is_alive, announce)
-    server.start()
-
-
-def _state(url: str, grpc_port: int, backend: TorchServeProcess) -> StackState:
-    started = psutil.Process().create_time()
-    return StackState(os.getpid(), started, url, grpc_port, backend.url, backend.pid, str(backend.work))
+    GatewayServer(
+        SliceWiseModel(config.model_name, table),
+        *announcement.ports,
+        max_request_mb=config.max_request_mb,
+        on_ready=announce,
+        background=watcher.run,
+    ).start()
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from serving.codecs.budget import Budget
 from serving.status import UnsupportedMediaError
 from slicewise.config import SliceConfig
 from slicewise.errors import InputError, StudyError, TooLargeError
@@ -25,31 +26,45 @@ from slicewise.slices.transform import UNKNOWN_MODALITY
 from slicewise.studies.pictures import DAMAGE, MAX_PIXELS, grey_pixels, open_picture
 
 Array = NDArray[Any]
-_MAGIC = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"\x93NUMPY": "npy"}
+# First bytes of a kind of file: where they stand, and what they are.
+_MAGIC = (
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x93NUMPY", "npy"),
+    (0, b"PK\x03\x04", "npz"),
+    (0, b"\x1f\x8b", "NIfTI"),
+    (344, b"n+1\0", "NIfTI"),
+    (4, b"n+2\0", "NIfTI"),
+    (128, b"DICM", "DICOM"),
+)
 AGAIN = "send the whole file again"
 
 
 def kind_of(data: bytes) -> str | None:
-    """``PNG``, ``JPEG`` or ``npy`` by the first bytes; None for anything else."""
-    return next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
+    """``PNG``, ``JPEG``, ``npy``, ``npz``, ``NIfTI`` (gzip too) or ``DICOM`` by the first bytes; else None."""
+    return next((kind for at, magic, kind in _MAGIC if data[at : at + len(magic)] == magic), None)
 
 
-def decode_file(data: bytes, field: str = "image") -> Array:
+def decode_file(data: bytes, field: str = "image", budget: Budget | None = None) -> Array:
     """The intensities in a PNG, JPEG or npy file: ``[C, H, W]``, one channel for pictures.
 
     Args:
         data: The file's content.
         field: What to call it in errors.
+        budget: Pixels that may be used; ``MAX_PIXELS`` when None.
 
     Raises:
-        UnsupportedMediaError: Of no known kind.
-        TooLargeError: More pixels than ``MAX_PIXELS``.
+        UnsupportedMediaError: Of another kind.
+        TooLargeError: More pixels than that.
         InputError: Truncated, damaged, animated, or an array that is not an image.
     """
     kind = kind_of(data)
-    if kind is None:
+    budget = budget or Budget()
+    if kind == "npy":
+        return as_channels(decode_npy(data, field, budget), field)
+    if kind not in ("PNG", "JPEG"):
         raise UnsupportedMediaError(f"{field} is not a PNG, JPEG or npy file", "send one of these, unwrapped")
-    return _decode_npy(data, field) if kind == "npy" else _decode_picture(data, kind, field)
+    return _decode_picture(data, kind, field, budget)
 
 
 def as_channels(array: Array, field: str = "image") -> Array:
@@ -111,24 +126,29 @@ def _png(pixels: NDArray[np.uint8]) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _decode_picture(data: bytes, kind: str, field: str) -> Array:
+def _decode_picture(data: bytes, kind: str, field: str, budget: Budget) -> Array:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=[kind]) as image:
                 (width, height), n_frames = image.size, getattr(image, "n_frames", 1)
-            _check_size(width * height, f"{field} is {width}×{height} pixels")
+            budget.take(width * height, f"{field} is {width}×{height} pixels")
             if n_frames > 1:
                 raise InputError(f"{field} has {n_frames} frames", "send each frame as a picture of its own")
             return grey_pixels(open_picture(io.BytesIO(data), field, field)[0])[np.newaxis]
     except Image.DecompressionBombError as error:
-        raise TooLargeError(f"{field} has too many pixels", _size_cure()) from error
+        raise TooLargeError(f"{field} has too many pixels", f"send at most {MAX_PIXELS >> 20} megapixels") from error
     except (StudyError, *DAMAGE) as error:
         raise InputError(f"{field} is a truncated or damaged {kind} file", AGAIN) from error
 
 
-def _decode_npy(data: bytes, field: str) -> Array:
-    """The header is read first, as ``np.load`` would allocate whatever it declares."""
+def decode_npy(data: bytes, field: str, budget: Budget) -> Array:
+    """The array in an npy file; its header is read first, as ``np.load`` would allocate whatever it declares.
+
+    Raises:
+        TooLargeError: More elements than the budget.
+        InputError: Truncated, damaged, or no numbers.
+    """
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)
@@ -138,17 +158,9 @@ def _decode_npy(data: bytes, field: str) -> Array:
         raise InputError(f"{field} has a damaged npy header", "write it again with numpy.save") from error
     if dtype.hasobject:
         raise InputError(f"{field} holds Python objects", "save an array of numbers with numpy.save")
-    _check_size(math.prod(shape[-2:]), f"{field} has shape {list(shape)}")
+    budget.take(math.prod(shape), f"{field} has shape {list(shape)}")
     expected = math.prod(shape) * dtype.itemsize
     if len(data) - stream.tell() != expected:
         raise InputError(f"{field} is a truncated npy file: {len(data) - stream.tell()} of {expected} bytes", AGAIN)
-    return as_channels(np.load(io.BytesIO(data), allow_pickle=False), field)
-
-
-def _check_size(pixels: int, what: str) -> None:
-    if pixels > MAX_PIXELS:
-        raise TooLargeError(what, _size_cure())
-
-
-def _size_cure() -> str:
-    return f"send at most {MAX_PIXELS >> 20} megapixels"
+    array: Array = np.load(io.BytesIO(data), allow_pickle=False)
+    return array

@@ -85,8 +85,15 @@ def object_array(items: list[bytes], shape: tuple[int, ...], field: str) -> Arra
     return array.reshape(shape)
 
 
-def from_json(data: Any, datatype: str, shape: tuple[int, ...], field: str) -> Array:
-    """A tensor's ``data``, flat or nested; elements of ``BYTES`` are base64.
+def from_json(data: Any, datatype: str, shape: tuple[int, ...], field: str, texts: bool = False) -> Array:
+    """A tensor's ``data``, flat or nested.
+
+    Args:
+        data: The parsed JSON.
+        datatype: A V2 datatype.
+        shape: The tensor's shape.
+        field: What to call it in errors.
+        texts: Whether elements of ``BYTES`` are texts, as in answers; in requests they are files in base64.
 
     Raises:
         InputError: Not numbers, ragged, or not as many as the shape says; names ``field``.
@@ -94,7 +101,8 @@ def from_json(data: Any, datatype: str, shape: tuple[int, ...], field: str) -> A
     if not isinstance(data, list):
         raise InputError(f"{field} must be a list", "send the tensor's elements in row order")
     if datatype == BYTES:
-        return object_array([from_base64(item, f"{field}[{at}]") for at, item in enumerate(data)], shape, field)
+        read = _from_text if texts else from_base64
+        return object_array([read(item, f"{field}[{at}]") for at, item in enumerate(data)], shape, field)
     try:
         array = np.array(data, dtype=DATATYPES[datatype])
     except (ValueError, TypeError, OverflowError) as error:
@@ -129,6 +137,12 @@ def from_base64(value: Any, field: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InputError(f"{field} is not base64: {error}", "encode the file's bytes as base64") from error
+
+
+def _from_text(value: Any, field: str) -> bytes:
+    if not isinstance(value, str):
+        raise InputError(f"{field} must be a string", "send texts")
+    return value.encode()
 
 
 def _split(data: bytes | memoryview, field: str) -> list[bytes]:

@@ -65,7 +65,7 @@ def parse(body: bytes | Mapping[str, Any], header_length: str | int | None, kind
     tensors: dict[str, Array] = {}
     merged: dict[str, Any] = {}
     for index, entry in enumerate(entries):
-        name, array, own, tail = _tensor(entry, f"{kind}[{index}]", tail)
+        name, array, own, tail = _tensor(entry, f"{kind}[{index}]", tail, texts=kind == "outputs")
         if name in tensors:
             raise InputError(f"{kind}[{index}].name: {name!r} comes twice", "name each tensor once")
         tensors[name] = array
@@ -133,7 +133,7 @@ def _split(body: bytes | Mapping[str, Any], header_length: str | int | None) -> 
     return head, tail
 
 
-def _tensor(entry: Any, name: str, tail: memoryview) -> tuple[str, Array, dict[str, Any], memoryview]:
+def _tensor(entry: Any, name: str, tail: memoryview, texts: bool) -> tuple[str, Array, dict[str, Any], memoryview]:
     """One tensor, its parameters, and what is left of the binary tail."""
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise InputError(f"{name}.name is missing", "each tensor has name, datatype, shape and data")
@@ -144,7 +144,7 @@ def _tensor(entry: Any, name: str, tail: memoryview) -> tuple[str, Array, dict[s
     own = _mapping(entry.get("parameters"), f"{name}.parameters")
     size = own.pop("binary_data_size", None)
     if size is None:
-        return entry["name"], from_json(entry.get("data"), datatype, shape, f"{name}.data"), own, tail
+        return entry["name"], from_json(entry.get("data"), datatype, shape, f"{name}.data", texts), own, tail
     if type(size) is not int or not 0 <= size <= len(tail):
         raise InputError(
             f"{name}.parameters.binary_data_size: {size!r}, but {len(tail)} bytes are left",

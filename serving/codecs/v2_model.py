@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from serving.codecs.images import decode_file, to_slice
+from serving.codecs.budget import Budget, check_count
+from serving.codecs.files import decode_slices
+from serving.codecs.images import to_slice
 from serving.codecs.parameters import Parameters
 from serving.codecs.tensors import BYTES, Array, datatype_of
 from serving.codecs.v2 import Message
@@ -25,7 +27,11 @@ OUTPUTS = (
     ("region_probability", "FP32", [-1, len(REGIONS), -1, -1]),
     ("gradcam", "FP32", [-1, -1, -1]),
     ("uncertainty", "FP32", [-1, -1, -1]),
+    ("epistemic", "FP32", [-1, -1, -1]),
+    ("aleatoric", "FP32", [-1, -1, -1]),
+    ("uncertainty_scores", BYTES, [-1]),
     ("ood_score", "FP32", [-1]),
+    ("ood_parts", BYTES, [-1]),
     ("error", BYTES, [-1]),
 )
 OUTPUT_NAMES = tuple(name for name, _, _ in OUTPUTS)
@@ -36,11 +42,17 @@ MAPS: dict[str, tuple[str, Callable[[Prediction], Array | None]]] = {
     "region_probability": ("segment", lambda prediction: prediction.region_probability),
     "gradcam": ("explain", lambda prediction: prediction.gradcam),
     "uncertainty": ("uncertainty", lambda prediction: prediction.uncertainty),
+    "epistemic": ("uncertainty", lambda prediction: prediction.epistemic),
+    "aleatoric": ("uncertainty", lambda prediction: prediction.aleatoric),
 }
 
 
-def read_items(request: Message, parameters: Parameters, config: SliceConfig) -> list[SliceInput | InputError]:
+def read_items(
+    request: Message, parameters: Parameters, config: SliceConfig, budget: Budget | None = None
+) -> list[SliceInput | InputError]:
     """The slices of a request; an undecodable file is its error in its place.
+
+    A volume is answered slice by slice, so it has to be the request's only file.
 
     Raises:
         InputError: The request as a whole is wrong; names the field.
@@ -53,7 +65,7 @@ def read_items(request: Message, parameters: Parameters, config: SliceConfig) ->
         raise InputError(f"outputs: {unknown[0]!r} is unknown", f"use {', '.join(OUTPUT_NAMES)}")
     if "image" in names:
         return _from_arrays(request.tensors["image"], parameters, config)
-    items = _from_files(request.tensors["image_bytes"], parameters, config)
+    items = _from_files(request.tensors["image_bytes"], parameters, config, budget or Budget())
     frames = {item.image.shape[1:] for item in items if isinstance(item, SliceInput)}
     if len(frames) > 1 and any(MAPS[name][0] in parameters.options.tasks for name in MAPS):
         sizes = ", ".join(f"{height}×{width}" for height, width in sorted(frames))
@@ -71,61 +83,97 @@ def build_answer(outcomes: Sequence[Prediction | InputError], request: Message, 
         outcomes: One for each slice of the request; at least one is a prediction.
         request: For its id and the outputs asked for.
         model: ``name``, ``version`` and ``digest``.
+
+    Raises:
+        InputError: An output was asked for that was not computed.
     """
     good = next(outcome for outcome in outcomes if isinstance(outcome, Prediction))
+    tensors = _outputs(outcomes, good, request.wanted)
+    wanted = request.wanted or tuple(tensors)
+    for name in wanted:
+        if name not in tensors:
+            raise _not_computed(name)
+    picked = {name: tensors[name] for name in wanted}
+    parameters = {"model_digest": model["digest"], **_answer_parameters(outcomes, good)}
+    return Message(picked, parameters, request.id, model["name"], model["version"])
+
+
+def _outputs(
+    outcomes: Sequence[Prediction | InputError], good: Prediction, wanted: tuple[str, ...]
+) -> dict[str, Array]:
+    """All tensors that the outcomes can fill; ``good`` is the first prediction among them."""
     tensors: dict[str, Array] = {
         "tumor_probability": np.array([_probability(outcome) for outcome in outcomes], dtype=np.float32),
         "tumor_label": np.array([isinstance(item, Prediction) and item.tumor_label for item in outcomes]),
     }
     for name, (_, pick) in MAPS.items():
         like = pick(good)
-        if like is not None and (name in request.wanted or name not in ON_DEMAND):
+        if like is not None and (name in wanted or name not in ON_DEMAND):
             tensors[name] = _stack(outcomes, pick, like)
     if good.ood_score is not None:
         tensors["ood_score"] = np.array([_ood_score(outcome) for outcome in outcomes], dtype=np.float32)
-    errors = np.empty(len(outcomes), dtype=np.object_)
-    errors[:] = [orjson.dumps(error_body(item)) if isinstance(item, InputError) else b"" for item in outcomes]
-    tensors["error"] = errors
-    wanted = request.wanted or tuple(tensors)
-    missing = [name for name in wanted if name not in tensors]
-    if "ood_score" in missing:
-        raise InputError("outputs: this model has no 'ood_score'", "leave it out, or calibrate and package it again")
-    if missing:
-        raise InputError(f"outputs: {missing[0]!r} was not computed", f"add {MAPS[missing[0]][0]!r} to tasks")
-    parameters: dict[str, Any] = {"model_digest": model["digest"], "threshold": good.threshold}
-    # In the order of the slices, empty where one failed. A parameter, as the outputs are the protocol's contract.
-    parameters["decision"] = ",".join(item.decision if isinstance(item, Prediction) else "" for item in outcomes)
+    for name, tell in TEXTS.items():
+        if tell(good):
+            tensors[name] = _texts([tell(item) if isinstance(item, Prediction) else b"" for item in outcomes])
+    tensors["error"] = _texts(
+        [orjson.dumps(error_body(item)) if isinstance(item, InputError) else b"" for item in outcomes]
+    )
+    return tensors
+
+
+def _answer_parameters(outcomes: Sequence[Prediction | InputError], good: Prediction) -> dict[str, Any]:
+    """What is told beside the tensors; lists are in the order of the slices, empty where one failed."""
+    parameters: dict[str, Any] = {
+        "threshold": good.threshold,
+        "decision": ",".join(item.decision if isinstance(item, Prediction) else "" for item in outcomes),
+    }
     if good.ood_flag is not None:
-        parameters["ood_flag"] = ",".join(_ood_flag(outcome) for outcome in outcomes)
+        parameters["ood_flag"] = ",".join(_flag(outcome, "ood_flag") for outcome in outcomes)
     if good.mask is not None:
+        parameters["decoded"] = ",".join(_flag(outcome, "decoded") for outcome in outcomes)
         parameters["trained_regions"] = ",".join(good.trained_regions)
-    parameters |= {f"{phase}_ms": round(value, 3) for phase, value in good.timings_ms.items()}
-    picked = {name: tensors[name] for name in wanted}
-    return Message(picked, parameters, request.id, model["name"], model["version"])
+    return parameters | {f"{phase}_ms": round(value, 3) for phase, value in good.timings_ms.items()}
+
+
+def _not_computed(name: str) -> InputError:
+    if name in ("ood_score", "ood_parts"):
+        return InputError(f"outputs: this model has no {name!r}", "leave it out, or calibrate and package it again")
+    task = MAPS[name][0] if name in MAPS else "uncertainty"
+    return InputError(f"outputs: {name!r} was not computed", f"add {task!r} to tasks")
 
 
 def _from_arrays(images: Array, parameters: Parameters, config: SliceConfig) -> list[SliceInput | InputError]:
     if images.ndim != 4 or 0 in images.shape or images.dtype.kind not in "biuf":
         kind = datatype_of(images)
         raise InputError(f"image has {kind} {list(images.shape)}", "send FP32 [items, channels, height, width]")
+    check_count(len(images), "image")
     named = parameters.modalities or (config.modalities if images.shape[1] == len(config.modalities) else None)
     return [to_slice(image, named, config, parameters.pixel_mm or (1.0, 1.0)) for image in images]
 
 
-def _from_files(files: Array, parameters: Parameters, config: SliceConfig) -> list[SliceInput | InputError]:
+def _from_files(
+    files: Array, parameters: Parameters, config: SliceConfig, budget: Budget
+) -> list[SliceInput | InputError]:
     if files.ndim != 1 or files.dtype != np.object_ or not len(files):
         raise InputError(
             f"image_bytes has {datatype_of(files)} {list(files.shape)}", "send BYTES [items], one or more"
         )
-    return [_file(data, f"image_bytes[{index}]", parameters, config) for index, data in enumerate(files)]
+    check_count(len(files), "image_bytes")
+    if len(files) == 1:
+        return list(decode_slices(files[0], "image_bytes[0]", parameters, config, budget).slices)
+    return [_file(data, f"image_bytes[{index}]", parameters, config, budget) for index, data in enumerate(files)]
 
 
-def _file(data: bytes, field: str, parameters: Parameters, config: SliceConfig) -> SliceInput | InputError:
+def _file(
+    data: bytes, field: str, parameters: Parameters, config: SliceConfig, budget: Budget
+) -> SliceInput | InputError:
     try:
-        array = decode_file(data, field)
-        return to_slice(array, parameters.modalities, config, parameters.pixel_mm or (1.0, 1.0))
+        decoded = decode_slices(data, field, parameters, config, budget)
     except InputError as error:
         return error
+    if decoded.is_volume:
+        return InputError(f"{field} is a volume of {len(decoded.slices)} slices", "send a volume alone, as one file")
+    return decoded.slices[0]
 
 
 def _probability(outcome: Prediction | InputError) -> float:
@@ -137,8 +185,23 @@ def _ood_score(outcome: Prediction | InputError) -> float:
     return float("nan") if score is None else score
 
 
-def _ood_flag(outcome: Prediction | InputError) -> str:
-    return str(outcome.ood_flag).lower() if isinstance(outcome, Prediction) else ""
+def _flag(outcome: Prediction | InputError, name: str) -> str:
+    return str(getattr(outcome, name)).lower() if isinstance(outcome, Prediction) else ""
+
+
+def _texts(items: Sequence[bytes]) -> Array:
+    texts = np.empty(len(items), dtype=np.object_)
+    texts[:] = items
+    return texts
+
+
+def _uncertainty_scores(prediction: Prediction) -> bytes:
+    scores = prediction.uncertainty_scores
+    return b"" if scores is None else orjson.dumps(scores)
+
+
+def _ood_parts(prediction: Prediction) -> bytes:
+    return orjson.dumps(dict(prediction.ood_parts)) if prediction.ood_parts else b""
 
 
 def _stack(
@@ -148,3 +211,10 @@ def _stack(
     empty = np.zeros_like(like)
     maps = [pick(outcome) if isinstance(outcome, Prediction) else empty for outcome in outcomes]
     return np.stack([empty if plane is None else plane for plane in maps])
+
+
+# Figures of one slice as JSON, empty where there are none.
+TEXTS: dict[str, Callable[[Prediction], bytes]] = {
+    "uncertainty_scores": _uncertainty_scores,
+    "ood_parts": _ood_parts,
+}

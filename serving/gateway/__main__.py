@@ -10,10 +10,14 @@ import argparse
 import logging
 import os
 import sys
+from urllib.parse import urlsplit
 
+from serving.gateway.backend import Backend
 from serving.ports import LOOPBACK
 from slicewise.config import ServeConfig
 from slicewise.errors import SliceWiseError
+
+KINDS = ("torchserve-http", "torchserve-grpc")
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +29,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m serving.gateway", allow_abbrev=False)
     parser.add_argument("--model_name", default=environment.get("SLICEWISE_MODEL_NAME", defaults.model_name))
     parser.add_argument("--predictor_host", default=environment.get("SLICEWISE_PREDICTOR", f"{LOOPBACK}:8085"))
+    parser.add_argument("--backend", default=environment.get("SLICEWISE_BACKEND", "torchserve-http"), choices=KINDS)
+    parser.add_argument(
+        "--predictor_grpc_port", type=int, default=int(environment.get("SLICEWISE_TORCHSERVE_GRPC_PORT", 7070))
+    )
     parser.add_argument("--http_port", type=int, default=8080)
     parser.add_argument("--grpc_port", type=int, default=8081)
     parser.add_argument("--host", default=environment.get("SLICEWISE_HOST", LOOPBACK))
@@ -42,20 +50,30 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     given = parse(arguments)
-    from serving.gateway.backend import Backend
     from serving.gateway.model import SliceWiseModel
     from serving.gateway.server import GatewayServer
 
-    host = given.predictor_host
-    url = host if "://" in host else f"http://{host}"
-    backend = Backend(url, given.model_name, given.timeout_s, given.max_request_mb)
-    model = SliceWiseModel(given.model_name, backend)
+    model = SliceWiseModel(given.model_name, connect(given))
     try:
         GatewayServer(model, given.http_port, given.grpc_port, given.host, given.max_request_mb).start()
     except SliceWiseError as error:
         log.error("%s", error)
         return error.exit_code
     return 0
+
+
+def connect(given: argparse.Namespace) -> Backend:
+    """The way to the predictor: HTTP, or gRPC on a port of its own at the same host."""
+    fields = {name: getattr(given, name) for name in ("model_name", "max_request_mb", "timeout_s", "backend")}
+    config = ServeConfig.model_validate(fields)
+    url = given.predictor_host if "://" in given.predictor_host else f"http://{given.predictor_host}"
+    if given.backend == "torchserve-grpc":
+        from serving.gateway.torchserve_grpc import GrpcBackend
+
+        return GrpcBackend(f"{urlsplit(url).hostname}:{given.predictor_grpc_port}", config)
+    from serving.gateway.torchserve_http import HttpBackend
+
+    return HttpBackend(url, config)
 
 
 if __name__ == "__main__":

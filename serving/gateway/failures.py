@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -10,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from serving.gateway.sdk import InferenceError, InvalidInput, ModelNotFound, ModelNotReady, UnsupportedProtocol
-from serving.status import BackendError, error_fields, status_of
+from serving.status import BackendError, error_fields, retry_headers, status_of
 from slicewise.errors import InputError, SliceWiseError
 
 V2_PREFIX = "/v2"
@@ -30,18 +31,18 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-def reply(request: Request, http: int, fields: dict[str, str]) -> Response:
+def reply(request: Request, http: int, fields: dict[str, str], headers: Mapping[str, str] | None = None) -> Response:
     """The error as JSON; below ``/v2`` ``error`` is a string, as that protocol wants."""
     if request.url.path.startswith(V2_PREFIX):
         text = " — ".join(part for part in (fields["message"], fields["cure"]) if part)
-        return JSONResponse({"error": text, "code": fields["code"], "cure": fields["cure"]}, http)
-    return JSONResponse({"error": fields}, http)
+        return JSONResponse({"error": text, "code": fields["code"], "cure": fields["cure"]}, http, headers)
+    return JSONResponse({"error": fields}, http, headers)
 
 
 async def _deliberate(request: Request, error: Exception) -> Response:
     status = status_of(error)
     log.info("%s %s: %d: %s", request.method, request.url.path, status.http, error)
-    return reply(request, status.http, error_fields(error))
+    return reply(request, status.http, error_fields(error), retry_headers(error))
 
 
 async def _http(request: Request, error: Exception) -> Response:

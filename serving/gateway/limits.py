@@ -1,65 +1,96 @@
-"""The body's size limit, for every route alike."""
+"""Limits on bodies, for every route alike: of one, of all together, and of the time that one may take."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+import asyncio
+from collections.abc import MutableMapping
 from typing import Any
 
 import orjson
 
 from serving.gateway.backend import too_large
-from serving.status import error_body, status_of
+from serving.gateway.metrics import REJECTED, App, Receive, Scope, Send
+from serving.status import BusyError, SlowBodyError, error_body, retry_headers, status_of
+from slicewise.errors import SliceWiseError
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+# Together, all bodies being read or answered may take as much as so many of the largest.
+LARGEST_AT_ONCE = 8
+IDLE_S = 30.0
 
 
 class BodyLimit:
-    """ASGI middleware that answers 413 by ``Content-Length``, and while reading where there is none.
+    """ASGI middleware that reads the body: 413 by ``Content-Length``, and while reading where there is none.
 
     Args:
         app: The application.
-        max_request_mb: The limit.
+        max_request_mb: The largest body.
+        idle_s: Longest silence of a client in the middle of its body.
     """
 
-    def __init__(self, app: App, max_request_mb: int) -> None:
+    def __init__(self, app: App, max_request_mb: int, idle_s: float = IDLE_S) -> None:
         self._app = app
         self._mb = max_request_mb
+        self._idle_s = idle_s
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
-        limit = self._mb << 20
-        if _declared(scope) > limit:
-            await self._refuse(send)
+        messages: list[MutableMapping[str, Any]] = []
+        try:
+            if _declared(scope) > self._mb << 20:
+                raise too_large(self._mb)
+            await self._read(receive, messages)
+        except SliceWiseError as error:
+            self._held -= _size(messages)
+            await _refuse(error, send)
             return
-        messages, size = [], 0
-        more = True
-        while more:
-            message = await receive()
-            messages.append(message)
-            size += len(message.get("body", b""))
-            if size > limit:
-                await self._refuse(send)
-                return
-            more = message["type"] == "http.request" and message.get("more_body", False)
-        replay = iter(messages)
+        except BaseException:
+            self._held -= _size(messages)
+            raise
+        size, replay = _size(messages), iter(messages)
 
         async def again() -> MutableMapping[str, Any]:
             message = next(replay, None)
             return await receive() if message is None else message
 
-        await self._app(scope, again, send)
+        try:
+            await self._app(scope, again, send)
+        finally:
+            self._held -= size
 
-    async def _refuse(self, send: Send) -> None:
-        error = too_large(self._mb)
-        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": status_of(error).http, "headers": headers})
-        await send({"type": "http.response.body", "body": orjson.dumps(error_body(error))})
+    async def _read(self, receive: Receive, messages: list[MutableMapping[str, Any]]) -> None:
+        """The whole body, message by message; what is held is counted at once."""
+        size, more = 0, True
+        while more:
+            try:
+                message = await asyncio.wait_for(receive(), self._idle_s)
+            except TimeoutError as error:
+                cure = "send the whole body without pauses"
+                raise SlowBodyError(f"no byte of the body came for {self._idle_s:.0f} s", cure) from error
+            messages.append(message)
+            length = len(message.get("body", b""))
+            size += length
+            self._held += length
+            if size > self._mb << 20:
+                raise too_large(self._mb)
+            if self._held > LARGEST_AT_ONCE * self._mb << 20:
+                REJECTED.labels("bodies").inc()
+                raise BusyError("too many bytes of requests are held already", "try again in a moment")
+            more = message["type"] == "http.request" and message.get("more_body", False)
+
+
+async def _refuse(error: SliceWiseError, send: Send) -> None:
+    headers = {"content-type": "application/json", "connection": "close"} | retry_headers(error)
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status_of(error).http, "headers": raw})
+    await send({"type": "http.response.body", "body": orjson.dumps(error_body(error))})
+
+
+def _size(messages: list[MutableMapping[str, Any]]) -> int:
+    return sum(len(message.get("body", b"")) for message in messages)
 
 
 def _declared(scope: Scope) -> int:

@@ -14,22 +14,32 @@ from serving.codecs import v2, v2_model
 from serving.codecs.tensors import Array, datatype_of, pack
 from serving.gateway.backend import Backend
 from serving.gateway.sdk import InferRequest, InvalidInput, Model, messages, to_http_parameters
+from serving.gateway.version_choice import CHOSEN
 from serving.status import error_fields, status_of
 from slicewise.errors import InputError, SliceWiseError
 
 
 class SliceWiseModel(Model):  # type: ignore[misc]
-    """A transformer in KServe's words: it forwards to TorchServe.
+    """A transformer in KServe's words: it forwards to the model server.
 
     Args:
         name: The served name.
-        backend: TorchServe.
+        backend: The model server, or all its versions.
     """
 
     def __init__(self, name: str, backend: Backend) -> None:
         super().__init__(name)
-        self.backend = backend
+        self._backend = backend
         self.ready = True
+
+    @property
+    def backend(self) -> Backend:
+        """The version that the request at hand chose, else the whole."""
+        return CHOSEN.get() or self._backend
+
+    async def close(self) -> None:
+        """Close the ways to the model server."""
+        await self._backend.close()
 
     async def healthy(self) -> bool:
         """Whether the backend answers; the SDK asks before every request, so the answer is a moment old."""
@@ -52,6 +62,12 @@ class SliceWiseModel(Model):  # type: ignore[misc]
         response = await self.backend.forward(orjson.dumps(payload), {"content-type": "application/json"})
         return orjson.loads(response.content)
 
+    async def explain(self, payload: Any, headers: Mapping[str, str] | None = None) -> Any:
+        """A V1 body to ``:explain``: as ``:predict`` with the task ``explain`` unless the body names its tasks."""
+        if isinstance(payload, dict) and isinstance(payload.get("parameters", {}), dict):
+            payload = payload | {"parameters": {"tasks": "classify,explain"} | payload.get("parameters", {})}
+        return await self.predict(payload, headers)
+
     async def _infer(self, request: Any) -> Any:
         try:
             parameters = dict(to_http_parameters(request.parameters or {}))
@@ -59,7 +75,8 @@ class SliceWiseModel(Model):  # type: ignore[misc]
             for item in request.inputs:
                 parameters = (item.parameters or {}) | parameters
             wanted = tuple(output.name for output in request.request_outputs or ())
-            answer = await self.backend.infer(tensors, _plain(parameters), wanted)
+            async with self.backend.lease(request.model_version or None) as backend:
+                answer = await backend.infer(tensors, _plain(parameters), wanted)
         except SliceWiseError as error:
             code = getattr(grpc.StatusCode, status_of(error).grpc)
             fields = error_fields(error)

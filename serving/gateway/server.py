@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,17 +13,19 @@ import grpc.aio  # type: ignore[import-untyped]
 from fastapi import FastAPI
 
 from serving.gateway.failures import add_handlers
+from serving.gateway.grpc_service import VersionedServicer
 from serving.gateway.limits import BodyLimit
+from serving.gateway.metrics import Measured
 from serving.gateway.model import SliceWiseModel
-from serving.gateway.routes import Routes
+from serving.gateway.rest.router import add_routes
 from serving.gateway.sdk import (
     DataPlane,
     ExceptionToStatusInterceptor,
-    InferenceServicer,
     ModelServer,
     RESTServer,
     add_GRPCInferenceServiceServicer_to_server,
 )
+from serving.gateway.version_choice import VersionChoice
 from serving.ports import LOOPBACK
 from slicewise.errors import PortBusyError, ServerError
 
@@ -52,11 +54,14 @@ class _Rest(RESTServer):  # type: ignore[misc]
         self._server.should_exit = True
 
     def _register_endpoints(self, application: FastAPI) -> None:
-        application.include_router(Routes(self._model).router())
+        add_routes(application, self._model, self._max_request_mb)
         super()._register_endpoints(application)
 
     def _add_middlewares(self, application: FastAPI) -> None:
+        # The last one added comes first: measure, read the body, choose the version.
+        application.add_middleware(VersionChoice, backend=self._model.backend)
         application.add_middleware(BodyLimit, max_request_mb=self._max_request_mb)
+        application.add_middleware(Measured)
 
     def _add_exception_handlers(self, application: FastAPI) -> None:
         add_handlers(application)
@@ -72,6 +77,16 @@ class _TruthfulDataPlane(DataPlane):  # type: ignore[misc]
     async def ready(self) -> bool:
         return await self._model.healthy()
 
+    async def get_model(self, name: str) -> Any:
+        """Without the SDK's health check: a request's own answer tells, and of the version that it is for."""
+        return self.get_model_from_registry(name)
+
+    async def model_metadata(self, model_name: str) -> dict[str, Any]:
+        """The SDK's, with the versions that there are."""
+        described = await self._model.backend.describe()
+        metadata: dict[str, Any] = await super().model_metadata(model_name)
+        return metadata | {"versions": described["versions"]["served"]}
+
 
 class GatewayServer(ModelServer):  # type: ignore[misc]
     """KServe's ModelServer; ``start`` returns when the process is told to stop.
@@ -84,6 +99,7 @@ class GatewayServer(ModelServer):  # type: ignore[misc]
         max_request_mb: Largest body or message.
         alive: Asked every moment; the gateway stops when it says no.
         on_ready: Awaited once the ports are open.
+        background: Runs as long as the servers do, and is cancelled before they stop.
     """
 
     def __init__(
@@ -95,6 +111,7 @@ class GatewayServer(ModelServer):  # type: ignore[misc]
         max_request_mb: int = 256,
         alive: Callable[[], bool] = lambda: True,
         on_ready: Callable[[], Awaitable[None]] | None = None,
+        background: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         super().__init__(http_port=http_port, grpc_port=grpc_port, enable_latency_logging=False, grace_period=GRACE_S)
         self.dataplane = _TruthfulDataPlane(model, self.registered_models)
@@ -103,6 +120,7 @@ class GatewayServer(ModelServer):  # type: ignore[misc]
         self._max_request_mb = max_request_mb
         self._alive = alive
         self._on_ready = on_ready
+        self._background = background
 
     def start(self, models: list[Any] | None = None) -> None:
         """Serve until SIGTERM, SIGINT, or until ``alive`` says no.
@@ -125,15 +143,18 @@ class GatewayServer(ModelServer):  # type: ignore[misc]
             grace_period=GRACE_S,
         )
         rpc = await self._start_grpc()
+        beside = [] if self._background is None else [asyncio.create_task(self._background())]
         watching = asyncio.create_task(self._watch(rest))
         try:
             await rest.start()
         finally:
             await rpc.stop(GRACE_S)
-            watching.cancel()
-            await self._model.backend.close()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching
+            await self._model.close()
+            for task in (*beside, watching):
+                task.cancel()
+            for task in (*beside, watching):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
 
     async def _watch(self, rest: _Rest) -> None:
         """Announce readiness, then stop the server when what it needs has gone."""
@@ -160,7 +181,7 @@ class GatewayServer(ModelServer):  # type: ignore[misc]
                 ("grpc.so_reuseport", 0),
             ],
         )
-        servicer = InferenceServicer(self.dataplane, self.model_repository_extension)
+        servicer = VersionedServicer(self._model, self.dataplane, self.model_repository_extension)
         add_GRPCInferenceServiceServicer_to_server(servicer, server)
         try:
             server.add_insecure_port(f"{self._host}:{self.grpc_port}")

@@ -21,6 +21,11 @@ from slicewise.errors import SliceWiseError
 
 WATCH_S = 1.0
 
+SETTINGS = (
+    *("workers", "batch_size", "max_batch_delay_ms", "max_request_mb", "max_study_voxels", "timeout_s"),
+    *("model_name", "backend", "torchserve_grpc_port"),
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -31,7 +36,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--host", default=os.environ.get("SLICEWISE_HOST", LOOPBACK))
     parser.add_argument("--port", type=int, default=8085)
     parser.add_argument("--work", type=Path, default=Path(os.environ.get("SLICEWISE_WORK", "/tmp/torchserve")))
-    for name in ("workers", "batch_size", "max_batch_delay_ms", "max_request_mb", "timeout_s", "model_name"):
+    for name in SETTINGS:
         preset = os.environ.get(f"SLICEWISE_{name.upper()}")
         parser.add_argument(f"--{name}", default=preset)
     return parser.parse_known_args(arguments)[0]

@@ -8,8 +8,6 @@ from pathlib import Path
 from serving.ports import LOOPBACK, free_port
 from slicewise.config import ServeConfig
 
-# A client's JSON or multipart wrapping comes on top of the pictures themselves.
-WRAPPING_BYTES = 1 << 20
 MAX_INT = 2**31 - 1
 NETTY_THREADS = 2
 
@@ -25,16 +23,22 @@ class ServerPorts:
     grpc_management: int
 
     @classmethod
-    def around(cls, inference: int) -> ServerPorts:
-        """The given inference port, and free ones for the rest."""
+    def around(cls, inference: int, grpc_inference: int = 0) -> ServerPorts:
+        """The given inference ports, and free ones for the rest; 0 takes a free one for gRPC too."""
         others: set[int] = set()
         while len(others) < 4:
-            others |= {free_port()} - {inference}
-        return cls(inference, *others)
+            others |= {free_port()} - {inference, grpc_inference}
+        management, metrics, grpc, grpc_management = others
+        return cls(inference, management, metrics, grpc_inference or grpc, grpc_management)
 
 
 def server_properties(
-    ports: ServerPorts, archive: Path, serve: ServeConfig, host: str = LOOPBACK, worker_port: int = 9000
+    ports: ServerPorts,
+    archive: Path,
+    serve: ServeConfig,
+    host: str = LOOPBACK,
+    worker_port: int = 9000,
+    metrics: Path | None = None,
 ) -> str:
     """The text of ``config.properties``.
 
@@ -47,20 +51,24 @@ def server_properties(
         serve: Workers and limits.
         host: Address to listen on; loopback unless a container needs otherwise.
         worker_port: First port number in the workers' socket names.
+        metrics: ``metrics.yaml``; None leaves TorchServe's own.
     """
-    values = _addresses(ports, host) | _settings(serve)
+    values = _addresses(ports, host, serve) | _settings(serve)
     values |= {"model_store": archive.parent, "load_models": f"{serve.model_name}={archive.name}"}
     values["initial_worker_port"] = worker_port
+    if metrics is not None:
+        values |= {"metrics_config": metrics, "metrics_mode": "prometheus"}
     return "".join(f"{key}={value}\n" for key, value in values.items())
 
 
-def _addresses(ports: ServerPorts, host: str) -> dict[str, object]:
+def _addresses(ports: ServerPorts, host: str, serve: ServeConfig) -> dict[str, object]:
     """Inference and metrics alone may ever be reached from other hosts."""
+    grpc_host = host if serve.backend == "torchserve-grpc" else LOOPBACK
     return {
         "inference_address": f"http://{host}:{ports.inference}",
         "management_address": f"http://{LOOPBACK}:{ports.management}",
         "metrics_address": f"http://{host}:{ports.metrics}",
-        "grpc_inference_address": LOOPBACK,
+        "grpc_inference_address": grpc_host,
         "grpc_inference_port": ports.grpc_inference,
         "grpc_management_address": LOOPBACK,
         "grpc_management_port": ports.grpc_management,
@@ -68,7 +76,7 @@ def _addresses(ports: ServerPorts, host: str) -> dict[str, object]:
 
 
 def _settings(serve: ServeConfig) -> dict[str, object]:
-    limit = serve.max_request_mb * 2**20 + WRAPPING_BYTES
+    limit = serve.max_body_bytes
     return {
         "default_workers_per_model": serve.workers,
         "max_request_size": min(limit, MAX_INT),

@@ -18,6 +18,7 @@ from serving.environment import child_environment
 from serving.ports import LOOPBACK, require_free
 from serving.torchserve.archive import threads_per_worker
 from serving.torchserve.java import find_java, java_command, write_worker_python
+from serving.torchserve.metrics import metrics_config
 from serving.torchserve.properties import ServerPorts, server_properties
 from serving.trees import end_tree
 from slicewise.config import ServeConfig
@@ -65,6 +66,11 @@ class TorchServeProcess:
         return f"http://{LOOPBACK}:{self._ports().inference}"
 
     @property
+    def grpc_target(self) -> str:
+        """The inference address for gRPC."""
+        return f"{LOOPBACK}:{self._ports().grpc_inference}"
+
+    @property
     def pid(self) -> int:
         """The JVM's process id."""
         return self._running().pid
@@ -76,12 +82,28 @@ class TorchServeProcess:
             PortBusyError: The inference port is taken.
             ServerError: Java or TorchServe is missing.
         """
-        java = find_java(self._bundled_java)
         port = require_free(self.serve.torchserve_port, "TorchServe", "--torchserve-port", self.host)
-        self.ports = ServerPorts.around(port)
+        self.ports = ServerPorts.around(port, self.serve.torchserve_grpc_port)
+        self._launch(self.ports)
+
+    def restart(self) -> None:
+        """Start the JVM again after it ended, on the ports that it had.
+
+        Raises:
+            ServerError: Java or TorchServe is missing, or it was never started.
+        """
+        ports = self._ports()
+        self.stop()
+        self._launch(ports)
+
+    def _launch(self, ports: ServerPorts) -> None:
+        java = find_java(self._bundled_java)
         (self.work / "tmp").mkdir(parents=True, exist_ok=True)
         properties = self.work / "config.properties"
-        write_text(properties, server_properties(self.ports, self.archive, self.serve, self.host))
+        metrics = self.work / "metrics.yaml"
+        write_text(metrics, metrics_config())
+        text = server_properties(ports, self.archive, self.serve, self.host, metrics=metrics)
+        write_text(properties, text)
         python = write_worker_python(self.work / "worker-python")
         heap = max(HEAP_FLOOR_MB, 6 * self.serve.max_request_mb)
         command = java_command(java, properties, self.archive.parent, python, heap)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from serving.state import StackState
 from slicewise.config import ModelConfig, ServeConfig, SliceConfig
 from slicewise.inference.bundle import CARD, BundleMeta, write_bundle
 from slicewise.inference.predictor import Predictor
+
+# The DICOM writer lies with the tests of the DICOM reader.
+sys.path.append(str(Path(__file__).parents[1] / "studies"))
 
 LIMIT_MB = 4
 

@@ -139,6 +139,9 @@ def test_outputs_on_demand(served: tuple[SliceWiseHandler, Context], head: NDArr
         "mask": (1, 3, *head.shape),
         "gradcam": (1, *head.shape),
         "uncertainty": (1, *head.shape),
+        "epistemic": (1, *head.shape),
+        "aleatoric": (1, *head.shape),
+        "uncertainty_scores": (1,),
         "error": (1,),
     }
     wanted = v2.Message({"image": image}, {}, wanted=("region_probability",))

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from small_run import SmallRun
 
 from serving.codecs import v2
-from serving.gateway.routes import ood_of
+from serving.codecs.v2_answer import read_predictions
 from serving.torchserve.batch import answer
+from serving.torchserve.jobs import Served
 from slicewise.inference.bundle import write_bundle
 from slicewise.inference.ood import OodRecord
 from slicewise.inference.predictor import Prediction, PredictOptions, Predictor, SliceInput
@@ -53,7 +54,7 @@ def expected(scoring: Predictor, images: NDArray[np.float32]) -> list[Prediction
 
 
 def ask(predictor: Predictor, body: Any, headers: dict[str, str] | None = None) -> tuple[int, Any, dict[str, str]]:
-    (reply,) = answer([(body, headers or {})], predictor, "slicewise")
+    (reply,) = answer([(body, headers or {})], predictor, Served(predictor.bundle, "slicewise"))
     return reply.status, reply.body, dict(reply.headers)
 
 
@@ -106,9 +107,10 @@ def test_rest_fields_are_the_first_slices(
     scoring: Predictor, images: NDArray[np.float32], expected: list[Prediction]
 ) -> None:
     _, body, _ = ask(scoring, request(images[1:2]))
-    fields = ood_of(v2.parse(body, None, "outputs"))
-    assert fields["ood_score"] == pytest.approx(expected[1].ood_score, abs=1e-4)
-    assert fields["ood_flag"] is True
+    (found,) = read_predictions(v2.parse(body, None, "outputs"))
+    assert isinstance(found, Prediction)
+    assert found.ood_score == pytest.approx(expected[1].ood_score, abs=1e-4)
+    assert found.ood_flag is True
 
 
 def test_a_model_without_it_says_so(silent: Predictor, images: NDArray[np.float32]) -> None:
@@ -116,7 +118,9 @@ def test_a_model_without_it_says_so(silent: Predictor, images: NDArray[np.float3
     assert status == 200
     found = v2.parse(body, None, "outputs")
     assert "ood_score" not in found.tensors
-    assert ood_of(found) == {"ood_score": None, "ood_flag": None}
+    (first, _) = read_predictions(found)
+    assert isinstance(first, Prediction)
+    assert (first.ood_score, first.ood_flag) == (None, None)
     status, body, _ = ask(silent, request(images, ("ood_score",)))
     error = orjson.loads(body)["error"]
     assert status == 400

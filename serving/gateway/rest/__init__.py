@@ -1,0 +1,1 @@
+"""SliceWise's own REST routes: slices, batches, whole studies and jobs, over any backend."""
