@@ -22,8 +22,17 @@ logger = logging.getLogger("components")
 OWNER_VARIABLE = "SLICEWISE_OWNER_PID"
 # Set by the local runner: servers outlive the command.
 KEEP_VARIABLE = "SLICEWISE_KEEP_SERVERS"
+# Set in a cluster, from the pod's label: the run's id there. As a parameter it would keep Kubeflow from finding
+# anything in its cache.
+RUN_ID_VARIABLE = "KFP_RUN_ID"
 RECORDS = "stages"
+FAILURES = "failures"
 ERROR_MARK = "stage failed:"
+
+
+def run_id() -> str:
+    """The run's id in the cluster; empty on a machine without one."""
+    return os.environ.get(RUN_ID_VARIABLE, "")
 
 
 @dataclass
@@ -59,8 +68,11 @@ def stage(name: str, run_folder: str) -> Iterator[StageRecord]:
         yield record
     except SliceWiseError as error:
         logger.error("%s %s", ERROR_MARK, error)
+        if run_folder:
+            write_json(Path(run_folder) / FAILURES / f"{name}.json", {"stage": name, "error": str(error)})
         raise SystemExit(1) from None
     if run_folder:
+        (Path(run_folder) / FAILURES / f"{name}.json").unlink(missing_ok=True)
         body = {
             "stage": name,
             "seconds": round(time.perf_counter() - start, 2),

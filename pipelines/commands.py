@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines import remote_commands
 from slicewise.cli_options import ConfigFile, Json, Mode, Overrides, Sources, emit
 from slicewise.config import load_config
 from slicewise.errors import UsageError
@@ -17,6 +18,7 @@ LOG_WIDTH = 140
 
 def register(app: typer.Typer) -> None:
     """Add the pipeline's verbs to the command line."""
+    remote_commands.register(app)
     app.command("run")(run)
     app.command("compile")(compile_)
 
@@ -33,6 +35,9 @@ def run(
     ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the servers running at the end.")] = False,
     fail_on_gate: Annotated[bool, typer.Option("--fail-on-gate", help="Exit 1 when the gate refuses.")] = False,
+    cluster: Annotated[
+        Path | None, typer.Option(help="cluster.yaml: only caching and environment have a meaning here.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run the whole pipeline: raw scans in, a served model out.
@@ -45,10 +50,12 @@ def run(
         )
     from rich.console import Console
 
+    from pipelines.cluster import load_cluster
     from pipelines.job import run_job
     from pipelines.runs import Run, latest_unfinished, new_folder
     from pipelines.summary import show_summary
 
+    placed = load_cluster(cluster)
     if resume:
         if source or config or set_:
             raise UsageError(
@@ -62,7 +69,7 @@ def run(
     console = Console(stderr=True)
     if not console.is_terminal:
         console = Console(stderr=True, width=LOG_WIDTH)
-    result = run_job(job, console, keep=keep)
+    result = run_job(job, console, keep=keep, cluster=placed)
     show_summary(console, result)
     emit(result, as_json=json)
     if fail_on_gate and result["gate"] != "passed":
@@ -75,15 +82,37 @@ def compile_(
     config: ConfigFile = None,
     set_: Overrides = None,
     cluster: Annotated[Path | None, typer.Option(help="cluster.yaml: image, GPUs, memory, node pools.")] = None,
+    components: Annotated[
+        Path | None, typer.Option(help="Write every component as YAML into this folder, for other pipelines.")
+    ] = None,
+    katib: Annotated[
+        Path | None, typer.Option(help="Write the search of 'slicewise tune' as a Katib Experiment into this file.")
+    ] = None,
+    space: Annotated[
+        Path | None, typer.Option(help="With --katib: what is tried. Default: configs/tune.yaml.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write the pipeline as KFP v2 YAML for the Kubeflow UI or API.
 
-    Example: slicewise compile --mode baseline -o slicewise.yaml
+    Example: slicewise compile --mode baseline --cluster cluster.yaml -o slicewise.yaml
+
+    Example: slicewise compile --components components-yaml
     """
     settings = load_config(mode, config, set_ or [])
     from pipelines.cluster import load_cluster
-    from pipelines.compile import compile_pipeline
+    from pipelines.compile import compile_pipeline, write_components
 
+    if components is not None:
+        written = [str(path) for path in write_components(components)]
+        emit({"components": written}, as_json=json, text=f"wrote {len(written)} components to {components}")
+        return
+    if katib is not None:
+        from pipelines.katib import write_experiment
+        from slicewise.config.tune import load_tune
+
+        write_experiment(load_tune(space), settings, load_cluster(cluster), katib)
+        emit({"experiment": str(katib)}, as_json=json, text=f"wrote {katib}: kubectl apply -f {katib}")
+        return
     path = compile_pipeline(settings, load_cluster(cluster), out)
     emit({"pipeline": str(path)}, as_json=json, text=f"wrote {path}: upload it in the Kubeflow UI")

@@ -13,9 +13,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from components.runtime import ERROR_MARK
+from pipelines.runs import TASK
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-TASK = re.compile(r"Executing task '?([\w-]+)'?")
 FINISHED = re.compile(r"Task '?([\w-]+)'? finished with status (\w+)")
 CACHED = re.compile(r"(?i)task '?([\w-]+)'?.*cach|cach.*task '?([\w-]+)'?")
 STEP = re.compile(r"slicewise\.progress: (\S+) (\d+)/(\d+) ?(.*)")
@@ -108,7 +108,8 @@ class StageDisplay:
         self._task = self._bar.add_task(self._stage, total=None, text="")
 
     def _end(self, task: str, status: str) -> None:
-        if status.upper() != "SUCCESS":
+        # Groups fail because a task in them did: the first failure is the task.
+        if status.upper() != "SUCCESS" and not self.failed:
             self.failed = NAMES.get(task, task)
 
     def _step(self, name: str, done: int, total: int, text: str) -> None:

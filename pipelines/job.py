@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from pipelines.cluster import ClusterConfig
 from pipelines.local import collect, run_pipeline
 from pipelines.runs import Run
 from pipelines.summary import relative
@@ -23,7 +24,7 @@ from slicewise.studies.dataset import load_dataset
 from slicewise.studies.reading import read_study
 
 
-def run_job(run: Run, console: Console, *, keep: bool) -> dict[str, Any]:
+def run_job(run: Run, console: Console, *, keep: bool, cluster: ClusterConfig | None = None) -> dict[str, Any]:
     """Run the pipeline, ask the served model for two answers, and stop it unless it is to be kept.
 
     Returns:
@@ -37,7 +38,7 @@ def run_job(run: Run, console: Console, *, keep: bool) -> dict[str, Any]:
         run.save("running")
         (run.folder / "stages" / "deploy.json").unlink(missing_ok=True)
         try:
-            records = run_pipeline(run, console, keep=keep)
+            records = run_pipeline(run, console, keep=keep, cluster=cluster)
             paths = collect(run, records)
             verdict = records["gate"]["figures"]
             served = _ask(run, records, keep=keep) if verdict["verdict"] == "passed" else {}

@@ -15,19 +15,21 @@ from rich.console import Console
 from components.runtime import KEEP_VARIABLE, OWNER_VARIABLE
 from pipelines.cluster import ClusterConfig
 from pipelines.display import StageDisplay
+from pipelines.local_settings import local_settings, tell_ignored
 from pipelines.pipeline import build_pipeline
-from pipelines.runs import Run
+from pipelines.runs import LOG, Run
 from slicewise.errors import PipelineError
 from slicewise.files import atomic_folder
 
 SECTIONS = ("download", "preprocess", "split", "model", "train", "calibrate", "evaluate", "gate", "serve")
-LOG = "pipeline.log"
 COPIED = ("metrics.json", "report.html")
 PAPERWORK = ("model_card.*", "claim-2024.*", "tripod-ai.*")
 PICTURES = "pictures"
 
 
-def run_pipeline(run: Run, console: Console, *, keep: bool) -> dict[str, dict[str, Any]]:
+def run_pipeline(
+    run: Run, console: Console, *, keep: bool, cluster: ClusterConfig | None = None
+) -> dict[str, dict[str, Any]]:
     """Run every stage that has not finished yet.
 
     Finished stages are found in the local runner's cache, which lies in the run's folder: a stage's key is its
@@ -37,6 +39,8 @@ def run_pipeline(run: Run, console: Console, *, keep: bool) -> dict[str, dict[st
         run: The run's folder.
         console: Where to show progress.
         keep: Whether the servers that ``deploy`` starts outlive this process.
+        cluster: Settings of which only caching and plain environment have a meaning here; the others are named
+            in the log.
 
     Returns:
         The record of every finished stage.
@@ -46,8 +50,9 @@ def run_pipeline(run: Run, console: Console, *, keep: bool) -> dict[str, dict[st
     """
     os.environ[OWNER_VARIABLE] = str(os.getpid())
     os.environ[KEEP_VARIABLE] = "1" if keep else ""
-    # The local runner would wait and try a deterministic failure again: retries are for the cluster.
-    pipeline = build_pipeline(run.config, ClusterConfig(retries=0), deploy_target="local")
+    cluster = cluster or ClusterConfig()
+    tell_ignored(cluster)
+    pipeline = build_pipeline(run.config, local_settings(cluster), deploy_target="local")
     local.init(
         local.SubprocessRunner(use_venv=False),
         pipeline_root=str(run.folder / "pipeline"),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +25,9 @@ from slicewise.files import read_json, write_json, write_text
 
 RUN = "run.json"
 CONFIG = "config.yaml"
+LOG = "pipeline.log"
+# How the local runner tells that a task begins.
+TASK = re.compile(r"Executing task '?([\w-]+)'?")
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "scikit-learn", "scipy", "pillow", "kfp", "torchserve", "kserve")
 
 
@@ -131,6 +136,54 @@ def latest_unfinished(root: Path) -> Path:
         if read_json(path)["status"] not in ("done", "refused"):
             return path.parent
     raise UsageError(f"no unfinished run in {root}", "start one without --resume, or name it with --out")
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """A run on this machine.
+
+    Attributes:
+        folder: Its folder.
+        status: ``running``, ``done``, ``refused`` by the gate, ``failed`` or ``stopped``.
+        done: How many stages have ended well.
+    """
+
+    folder: Path
+    status: str
+    done: int
+
+
+def list_runs(folder: Path) -> list[LocalRun]:
+    """The runs in a folder, or the one that it is, the newest first."""
+    paths = [folder / RUN] if (folder / RUN).is_file() else list(folder.glob(f"*/{RUN}"))
+    paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return [
+        LocalRun(path.parent, read_json(path)["status"], len(list((path.parent / RECORDS).glob("*.json"))))
+        for path in paths
+    ]
+
+
+def read_log(folder: Path, task: str) -> list[str]:
+    """The lines of one task in a local run's log.
+
+    Args:
+        folder: The run's folder.
+        task: As in the pipeline: ``preprocess``, ``train``, ``train-2``.
+
+    Raises:
+        UsageError: There is no run, or it has begun no such task.
+    """
+    try:
+        lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UsageError(f"{folder} holds no run with a log", "see 'slicewise runs'") from error
+    begins = [(at, found.group(1)) for at, line in enumerate(lines) if (found := TASK.search(line))]
+    ends = [*(at for at, _ in begins[1:]), len(lines)]
+    parts = [lines[at:end] for (at, name), end in zip(begins, ends, strict=True) if name == task]
+    if not parts:
+        names = ", ".join(dict.fromkeys(name for _, name in begins)) or "none"
+        raise UsageError(f"{folder} has no log of a task {task!r}", f"tasks there: {names}")
+    return parts[-1]
 
 
 def _version(package: str) -> str | None:

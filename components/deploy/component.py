@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components.images import PIPELINE_IMAGE
+from components.images import component_image
 
 
-@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+@dsl.component(base_image=component_image("deploy"), install_kfp_package=False)
 def deploy(
     bundle: dsl.Input[dsl.Model],
     archive: dsl.Input[dsl.Artifact],

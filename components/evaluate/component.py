@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components.images import PIPELINE_IMAGE
+from components.images import component_image
 
 
-@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+@dsl.component(base_image=component_image("evaluate"), install_kfp_package=False)
 def evaluate(
     store: dsl.Input[dsl.Dataset],
     assignment: dsl.Input[dsl.Artifact],
@@ -19,6 +19,7 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     classification: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
+    model_card: dsl.Output[dsl.Markdown],
 ) -> None:
     """Judge the model on the test split and write the report.
 
@@ -35,6 +36,7 @@ def evaluate(
         metrics: The key figures.
         classification: The confusion matrix and the ROC curve.
         report: The report as one HTML file.
+        model_card: The model card.
     """
     from components.evaluate.stage import run
 
@@ -51,4 +53,5 @@ def evaluate(
         metrics,
         classification,
         report,
+        model_card,
     )

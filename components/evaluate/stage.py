@@ -11,6 +11,7 @@ from components.outputs import log_classification, log_metrics
 from components.runtime import stage
 from slicewise.config import EvaluateConfig, GateConfig, ModelConfig, validate
 from slicewise.evaluation.evaluate import EvaluateJob, evaluate_stage
+from slicewise.evaluation.model_card import MARKDOWN as MODEL_CARD
 from slicewise.evaluation.report import FILE as REPORT
 from slicewise.inference.package import key_figures
 from slicewise.progress import progress
@@ -29,6 +30,7 @@ def run(
     metrics: Any,
     classification: Any,
     report: Any,
+    model_card: Any,
 ) -> None:
     """Evaluate, and fill Kubeflow's artifacts."""
     with stage("evaluate", run_folder) as record, progress("evaluate") as update:
@@ -49,3 +51,4 @@ def run(
         log_metrics(metrics, figures)
         log_classification(classification, found["classification"]["slice"])
         shutil.copyfile(Path(evaluation.path) / REPORT, report.path)
+        shutil.copyfile(Path(evaluation.path) / MODEL_CARD, model_card.path)

@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components.images import PIPELINE_IMAGE
+from components.images import component_image
 
 
-@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+@dsl.component(base_image=component_image("package"), install_kfp_package=False)
 def package(
     store: dsl.Input[dsl.Dataset],
     weights: dsl.Input[dsl.Model],
@@ -16,6 +16,7 @@ def package(
     run_folder: str,
     bundle: dsl.Output[dsl.Model],
     archive: dsl.Output[dsl.Artifact],
+    links: dsl.Output[dsl.Markdown],
 ) -> None:
     """Make what serving needs.
 
@@ -29,7 +30,8 @@ def package(
         run_folder: The local run's folder; empty in a cluster.
         bundle: The bundle folder.
         archive: The folder of the ``.mar`` file.
+        links: Where both lie, with the bundle's digest.
     """
     from components.package.stage import run
 
-    run(store, weights, calibration, evaluation, model, serve, run_folder, bundle, archive)
+    run(store, weights, calibration, evaluation, model, serve, run_folder, bundle, archive, links)

@@ -8,7 +8,9 @@ from typing import Any
 
 from components.runtime import stage
 from serving.torchserve.archive import build_archive
+from slicewise import RESEARCH_USE
 from slicewise.config import ModelConfig, ServeConfig, validate
+from slicewise.files import write_text
 from slicewise.inference.package import make_bundle
 
 
@@ -22,6 +24,7 @@ def run(
     run_folder: str,
     bundle: Any,
     archive: Any,
+    links: Any,
 ) -> None:
     """Write bundle and archive, and describe them."""
     with stage("package", run_folder) as record:
@@ -41,3 +44,12 @@ def run(
         record.outputs = {"bundle": bundle.path, "archive": str(mar)}
         bundle.metadata.update({"digest": made.digest, "research_use": made.meta.research_use})
         archive.metadata.update({"file": mar.name})
+        write_text(Path(links.path), links_page(made.digest, bundle.uri, archive.uri, mar.name))
+
+
+def links_page(digest: str, bundle: str, archive: str, file: str) -> str:
+    """Where the model lies, as Markdown for Kubeflow's UI."""
+    rows = {"bundle": bundle, "archive": f"{archive}/{file}", "digest (SHA-256)": digest}
+    lines = ["# The model", "", "| what | where |", "| --- | --- |"]
+    lines += [f"| {name} | `{value}` |" for name, value in rows.items()]
+    return "\n".join([*lines, "", RESEARCH_USE, ""])

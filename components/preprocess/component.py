@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components.images import PIPELINE_IMAGE
+from components.images import component_image
 
 
-@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+@dsl.component(base_image=component_image("preprocess"), install_kfp_package=False)
 def preprocess(
     dataset: dsl.Input[dsl.Dataset],
     preprocess: dict,  # type: ignore[type-arg]

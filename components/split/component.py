@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components.images import PIPELINE_IMAGE
+from components.images import component_image
 
 
-@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+@dsl.component(base_image=component_image("split"), install_kfp_package=False)
 def split(
     store: dsl.Input[dsl.Dataset],
     split: dict,  # type: ignore[type-arg]

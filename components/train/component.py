@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components.images import PIPELINE_IMAGE
+from components.images import component_image
 
 
-@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+@dsl.component(base_image=component_image("train"), install_kfp_package=False)
 def train(
     stage: str,
     store: dsl.Input[dsl.Dataset],
@@ -17,6 +17,7 @@ def train(
     weights: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     checkpoints: str = "",
+    trainjob: dict = {},  # type: ignore[type-arg]  # noqa: B006 - KFP copies it
     init: dsl.Input[dsl.Model] = None,  # type: ignore[assignment]
 ) -> None:
     """Train one stage; a retried task goes on from its last checkpoint.
@@ -31,10 +32,12 @@ def train(
         run_folder: The local run's folder, where checkpoints go; empty in a cluster.
         weights: The trained weights and the stage's record.
         metrics: The stage's last figures.
-        checkpoints: A folder on a volume that outlives the pod, so that a retried task goes on; empty puts
-            checkpoints beside the run's results.
+        checkpoints: A folder on a volume that outlives the pod, so that a retried task goes on: each run gets a
+            folder of its own in it. Empty puts checkpoints beside the run's results.
+        trainjob: How to train on several machines (``components/train/trainjob_settings.py``); empty trains in
+            this pod.
         init: The weights of the stage before.
     """
     from components.train.stage import run
 
-    run(stage, store, assignment, model, train, seed, run_folder, weights, metrics, checkpoints, init)
+    run(stage, store, assignment, model, train, seed, run_folder, weights, metrics, checkpoints, trainjob, init)

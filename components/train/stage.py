@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from components.outputs import log_metrics
-from components.runtime import stage
+from components.runtime import run_id, stage
+from components.train.trainjob import train_on_nodes
+from components.train.trainjob_settings import TrainJobSettings
 from slicewise.config import STAGES, ModelConfig, StageName, TrainConfig, validate
 from slicewise.errors import ConfigError
 from slicewise.progress import progress
@@ -28,13 +30,15 @@ def run(
     weights: Any,
     metrics: Any,
     checkpoints: str,
+    trainjob: Mapping[str, Any],
     init: Any,
 ) -> None:
     """Train, and describe the weights."""
     with stage(f"train-{name}", run_folder) as record, progress(name) as update:
         if name not in STAGES:
             raise ConfigError(f"unknown training stage {name!r}", f"use one of {', '.join(STAGES)}")
-        home = Path(checkpoints or run_folder or weights.path)
+        # Two runs on one volume must not go on from each other's checkpoints.
+        home = Path(checkpoints) / run_id() if checkpoints else Path(run_folder or weights.path)
         job = StageJob(
             stage=cast("StageName", name),
             model=validate(ModelConfig, model),
@@ -46,7 +50,10 @@ def run(
             checkpoints=home / "checkpoints" / name,
             tracking=home / "tracking" / name,
         )
-        result = launch_stage(job, Path(weights.path), update)
+        if trainjob:
+            result = train_on_nodes(job, home, validate(TrainJobSettings, trainjob), Path(weights.path), update)
+        else:
+            result = launch_stage(job, Path(weights.path), update)
         best = result["history"][result["best_epoch"] - 1] if result["history"] else {}
         figures = {key: best[key] for key in FIGURES if best.get(key) is not None}
         record.figures = {"skipped": result["skipped"]} if result["skipped"] else {"best epoch": result["best_epoch"]}

@@ -81,6 +81,8 @@ class PreprocessConfig(Section):
         tumour_share: The share of tumour slices among them, as far as the study has them.
         max_failed_share: The stage fails when a larger share of the studies is unusable.
         workers: Processes; 0 takes one per core.
+        shards: Into how many tasks the pipeline divides the stage; 1 keeps it whole. A pipeline has its shards from
+            when it was compiled; the verb ``preprocess`` never divides.
     """
 
     slice: SliceConfig = SliceConfig()
@@ -90,3 +92,4 @@ class PreprocessConfig(Section):
     tumour_share: Share = 0.6
     max_failed_share: Share = 0.2
     workers: Annotated[int, Field(ge=0)] = 0
+    shards: Annotated[int, Field(ge=1, le=256)] = 1

@@ -18,7 +18,7 @@ from slicewise.logs import configure_logging
 from slicewise.progress import Update
 from slicewise.slices.prepare import prepare_study
 from slicewise.slices.store import SliceStore, StoreIndex, StudyEntry, StudyFailure, write_index
-from slicewise.studies.dataset import load_dataset
+from slicewise.studies.dataset import Dataset, load_dataset
 from slicewise.studies.memory import keep_freed_memory
 from slicewise.studies.study import StudyRecord
 
@@ -48,30 +48,61 @@ def build_store(
     """
     data = load_dataset(dataset)
     with atomic_folder(out) as folder:
-        done: list[StudyEntry] = []
-        failures: list[StudyFailure] = []
-        for outcome in _prepare_all(data.records, data.root, folder, config, seed):
-            if isinstance(outcome, StudyEntry):
-                done.append(outcome)
-            else:
-                logger.warning("left out: %s", outcome.reason)
-                failures.append(outcome)
-            if update:
-                update(len(done) + len(failures), len(data.records), outcome.study_id)
-        failures.sort(key=lambda failure: failure.study_id)
-        _check_failures(failures, len(data.records), config.max_failed_share)
-        index = StoreIndex(
-            preprocessing=config.slice,
-            data_digest=data.digest,
-            sources=tuple(sorted({record.source for record in data.records})),
-            studies=tuple(sorted(done, key=lambda study: study.key)),
-            failures=tuple(failures),
-        )
-        write_index(folder, index)
+        index = write_store(data, data.records, folder, config, seed, update)
+        check_failures(index.failures, len(data.records), config.max_failed_share)
     return SliceStore(out)
 
 
-def _check_failures(failures: Sequence[StudyFailure], total: int, limit: float) -> None:
+def write_store(
+    data: Dataset,
+    records: Sequence[StudyRecord],
+    folder: Path,
+    config: PreprocessConfig,
+    seed: int,
+    update: Update | None = None,
+) -> StoreIndex:
+    """Preprocess some studies of a dataset into an empty folder, whatever the number of failures.
+
+    Args:
+        data: The dataset; its digest goes into the index.
+        records: The studies.
+        folder: The store's folder.
+        config: The section ``preprocess``.
+        seed: Seed of the slice selection.
+        update: Shows progress.
+    """
+    done: list[StudyEntry] = []
+    failures: list[StudyFailure] = []
+    for outcome in _prepare_all(records, data.root, folder, config, seed):
+        if isinstance(outcome, StudyEntry):
+            done.append(outcome)
+        else:
+            logger.warning("left out: %s", outcome.reason)
+            failures.append(outcome)
+        if update:
+            update(len(done) + len(failures), len(records), outcome.study_id)
+    index = StoreIndex(
+        preprocessing=config.slice,
+        data_digest=data.digest,
+        sources=tuple(sorted({record.source for record in records})),
+        studies=tuple(sorted(done, key=lambda study: study.key)),
+        failures=tuple(sorted(failures, key=lambda failure: failure.study_id)),
+    )
+    write_index(folder, index)
+    return index
+
+
+def check_failures(failures: Sequence[StudyFailure], total: int, limit: float) -> None:
+    """Refuse a store of which too many studies are missing.
+
+    Args:
+        failures: The studies left out, sorted by id.
+        total: How many studies there were.
+        limit: The share of them that may fail; never all.
+
+    Raises:
+        StoreError: More failed; names the first.
+    """
     if len(failures) > limit * total or len(failures) == total:
         raise StoreError(
             f"{len(failures)} of {total} studies are unusable, more than the share allowed ({limit:.0%}); "

@@ -10,6 +10,7 @@ import yaml
 from kfp import components
 from rich.console import Console
 
+from components.images import PIPELINE_IMAGE
 from pipelines.cluster import ClusterConfig, load_cluster
 from pipelines.compile import compile_pipeline
 from pipelines.display import StageDisplay
@@ -39,7 +40,8 @@ def test_compiled_file_loads_and_has_every_stage(compiled: Path) -> None:
     loaded = components.load_component_from_file(str(compiled))
     assert loaded.name == "slicewise"
     spec, platform = yaml.safe_load_all(compiled.read_text())
-    tasks = spec["root"]["dag"]["tasks"]
+    assert set(spec["root"]["dag"]["tasks"]) == {"exit-handler-1", "summarise"}
+    tasks = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     assert set(tasks) >= STAGES
     branch = next(name for name in tasks if name.startswith("condition"))
     assert "passed" in tasks[branch]["triggerPolicy"]["condition"]
@@ -56,7 +58,7 @@ def test_training_asks_for_a_gpu_and_installs_nothing(compiled: Path) -> None:
     assert "accelerator" not in executors["exec-download"]["container"].get("resources", {})
     for executor in executors.values():
         assert "pip install" not in " ".join(executor["container"]["command"])
-        assert executor["container"]["image"] == ClusterConfig().image
+        assert executor["container"]["image"].startswith(PIPELINE_IMAGE)
 
 
 def test_checkpoints_lie_on_the_claim_so_that_a_retried_task_goes_on(tmp_path: Path) -> None:
@@ -66,8 +68,9 @@ def test_checkpoints_lie_on_the_claim_so_that_a_retried_task_goes_on(tmp_path: P
     executor = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-train"]
     (mount,) = executor["pvcMount"]
     assert (mount["constant"], mount["mountPath"]) == ("slicewise-checkpoints", "/checkpoints")
-    given = spec["root"]["dag"]["tasks"]["train"]["inputs"]["parameters"]["checkpoints"]
-    assert given["runtimeValue"]["constant"].startswith("/checkpoints/{{$.pipeline_job_uuid}}")
+    group = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    given = group["train"]["inputs"]["parameters"]["checkpoints"]
+    assert given["runtimeValue"]["constant"] == "/checkpoints"
 
 
 def test_evaluation_gives_kubeflow_what_its_ui_shows(compiled: Path) -> None:
@@ -77,6 +80,7 @@ def test_evaluation_gives_kubeflow_what_its_ui_shows(compiled: Path) -> None:
     assert kinds["metrics"] == "system.Metrics"
     assert kinds["classification"] == "system.ClassificationMetrics"
     assert kinds["report"] == "system.HTML"
+    assert kinds["model_card"] == "system.Markdown"
 
 
 def test_cluster_settings_are_checked(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_killed_in_training_then_resumed_to_a_served_answer(small_config: Path, 
     for name in ("report.html", "metrics.json", "bundle/bundle.json", "bundle/model.safetensors"):
         assert (folder / name).is_file()
     assert not of_run(folder), "a server outlived the run"
+    assert (folder / "summary.md").read_text().startswith("# SliceWise run done")
     assert "research use only" in done.stderr.lower()
 
 
@@ -132,6 +133,9 @@ def test_bad_studies_are_named_in_one_line(tmp_path: Path, kind: str, words: str
     assert "p0" in error[0]
     assert words in error[0]
     assert "Traceback" not in done.stderr
+    summary = (tmp_path / "run" / "summary.md").read_text()
+    assert summary.startswith("# SliceWise run failed")
+    assert f"failed**: {error[0].split(': ', 2)[2]}"[:80] in summary
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The end of a preprocess stage in shards as a Kubeflow component."""

@@ -1,0 +1,1 @@
+"""One shard of the preprocess stage as a Kubeflow component."""
