@@ -1,4 +1,4 @@
-"""The examples of docs/client.md run as they stand."""
+"""The examples of docs/client.md, and the README's requests, run as they stand."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from uploaded_study import make_upload
 from serving.client import Client
 from serving.state import StackState
 
-TEXT = (Path(__file__).parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 ADDRESS, GRPC_ADDRESS = "http://127.0.0.1:8080", "127.0.0.1:8081"
-EXAMPLES = re.findall(r"^```(bash|python)\n(.*?)^```", TEXT, re.M | re.S)
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.M | re.S)
+EXAMPLES = BLOCK.findall(TEXT)
 
 
 @pytest.fixture
@@ -55,6 +58,15 @@ def test_examples_run(stack: StackState, workdir: Path) -> None:
     run("bash", next(code for language, code in EXAMPLES if language == "bash"), stack, workdir)
     written = {path.name for path in (workdir.parent / "results").iterdir()}
     assert written == {"predictions.csv", "predictions.json", "predictions.jsonl", "masks", "overlays"}
+
+
+def test_requests_of_the_readme_run(stack: StackState, workdir: Path) -> None:
+    examples = BLOCK.findall(README)
+    assert [language for language, _ in examples] == ["bash", "python"]
+    for language, code in examples:
+        # A request that is refused must fail the test, which plain curl does not.
+        run(language, code.replace("curl -s", "curl -s --fail-with-body"), stack, workdir)
+    assert (workdir.parent / "results" / "predictions.csv").is_file()
 
 
 def test_methods_on_the_page_are_there() -> None:
