@@ -36,6 +36,10 @@ def serve(
         str | None,
         typer.Option(help="torchserve-http, torchserve-grpc, or inprocess (no JVM); serve.backend by default."),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="torch (default), openvino, or auto: the fastest by a probe at the start."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file with keys to change.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. serve.workers=2")] = None,
 ) -> None:
@@ -49,6 +53,7 @@ def serve(
     logging.getLogger("httpx").setLevel(logging.WARNING)
     ports = {"gateway_port": port, "gateway_grpc_port": grpc_port, "torchserve_port": torchserve_port}
     words = [*(overrides or ()), *([f"serve.backend={backend}"] if backend else [])]
+    words += [f"serve.predictor.engine={engine}"] if engine else []
     settings = load_config(file=config, overrides=words).serve.model_copy(update=ports)
 
     def announce(state: StackState) -> None:

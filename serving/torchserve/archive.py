@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from slicewise.config import ServeConfig
 from slicewise.errors import BundleError
 from slicewise.files import atomic_path
 from slicewise.inference.bundle import META, WEIGHTS, Bundle, load_bundle
+from slicewise.inference.engines.cpus import available_cpus
 
 HANDLER = Path(__file__).with_name("handler.py")
 MODEL_CONFIG = "model-config.yaml"
@@ -70,7 +70,11 @@ def _archive_into(folder: Path, bundle: Bundle, serve: ServeConfig, version: str
 
 def model_config(serve: ServeConfig, version: str | None = None) -> str:
     """``model-config.yaml``: TorchServe's settings of this model, and ours under ``handler``."""
-    handler = {"threads": threads_per_worker(serve.workers), "max_study_voxels": serve.max_study_voxels}
+    handler = {
+        "threads": threads_per_worker(serve.workers),
+        "max_study_voxels": serve.max_study_voxels,
+        "predictor": serve.predictor.model_dump(mode="json"),
+    }
     return yaml.safe_dump(
         {
             "minWorkers": serve.workers,
@@ -92,5 +96,5 @@ def job_queue_size(serve: ServeConfig) -> int:
 
 
 def threads_per_worker(workers: int) -> int:
-    """CPU threads for each worker: together no more than the machine has."""
-    return max(1, (os.cpu_count() or 1) // workers)
+    """CPU threads for each worker: together no more than the process may use."""
+    return max(1, available_cpus() // workers)

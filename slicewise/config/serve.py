@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, model_validator
 
 from slicewise.config.base import MODALITIES, Count, Section
+from slicewise.config.predictor import PLAIN, PredictorSettings
 
 FLOAT_BYTES = 4
 # A client's JSON or multipart wrapping comes on top of the pictures themselves.
@@ -20,6 +21,8 @@ class ServeConfig(Section):
 
     Attributes:
         backend: Where the Predictor runs: in TorchServe, reached by HTTP or gRPC, or in the gateway's process.
+        predictor: How the network is run: by default plain torch, so that every machine starts at once and answers
+            alike; ``engine: auto`` measures at the start what is fastest.
         workers: TorchServe's workers.
         batch_size: Requests that share a batch, at most.
         max_batch_delay_ms: How long a batch waits to fill.
@@ -33,6 +36,7 @@ class ServeConfig(Section):
 
     model_name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] = "slicewise"
     backend: BackendKind = "torchserve-http"
+    predictor: PredictorSettings = PLAIN
     gateway_port: Annotated[int, Field(ge=0, le=65535)] = 0
     gateway_grpc_port: Annotated[int, Field(ge=0, le=65535)] = 0
     torchserve_port: Annotated[int, Field(ge=0, le=65535)] = 0
