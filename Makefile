@@ -18,8 +18,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 run: install
 	$(BIN)/slicewise run --mode smoke $(ARGS)
 
+# One process per core, each with one thread: tests start servers and train small networks.
 test: lint types
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
