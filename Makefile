@@ -18,9 +18,8 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 run: install
 	$(BIN)/slicewise run --mode smoke $(ARGS)
 
-# One process per core, each with one thread: tests start servers and train small networks.
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
