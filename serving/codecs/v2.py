@@ -7,6 +7,7 @@ is in the header ``Inference-Header-Content-Length``, and the tensors' bytes fol
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from slicewise.errors import InputError
 LENGTH_HEADER = "Inference-Header-Content-Length"
 BINARY = "application/octet-stream"
 MAX_RANK = 8
+LENGTH = re.compile("[0-9]{1,12}")
 
 Kind = Literal["inputs", "outputs"]
 
@@ -103,6 +105,22 @@ def write(message: Message, kind: Kind, binary: bool) -> tuple[bytes, int | None
     return b"".join([text, *blobs]), len(text) if binary else None
 
 
+def head_length(value: str | int, size: int) -> int:
+    """The value of ``Inference-Header-Content-Length`` over a body of ``size`` bytes.
+
+    Raises:
+        InputError: No whole number in plain digits, or more than the body has.
+    """
+    length = int(value) if LENGTH.fullmatch(str(value)) else -1
+    if not 0 < length <= size:
+        told = str(value)[:20]
+        raise InputError(
+            f"{LENGTH_HEADER}: {told!r} does not fit a body of {size} bytes",
+            "give the length of the JSON at the body's start",
+        )
+    return length
+
+
 def parse_json(body: bytes) -> Any:
     """Parse JSON.
 
@@ -120,12 +138,7 @@ def _split(body: bytes | Mapping[str, Any], header_length: str | int | None) -> 
     if isinstance(body, Mapping):
         return body, tail
     if header_length is not None:
-        length = int(header_length) if str(header_length).isdigit() else -1
-        if not 0 < length <= len(body):
-            raise InputError(
-                f"{LENGTH_HEADER}: {header_length!r} does not fit a body of {len(body)} bytes",
-                "give the length of the JSON at the body's start",
-            )
+        length = head_length(header_length, len(body))
         body, tail = body[:length], memoryview(body)[length:]
     head = parse_json(body)
     if not isinstance(head, dict):
@@ -138,7 +151,7 @@ def _tensor(entry: Any, name: str, tail: memoryview, texts: bool) -> tuple[str, 
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise InputError(f"{name}.name is missing", "each tensor has name, datatype, shape and data")
     datatype = entry.get("datatype")
-    if datatype not in DATATYPES and datatype != BYTES:
+    if not isinstance(datatype, str) or (datatype not in DATATYPES and datatype != BYTES):
         raise InputError(f"{name}.datatype: {datatype!r} is unknown", f"use {', '.join((*DATATYPES, BYTES))}")
     shape = _shape(entry.get("shape"), f"{name}.shape")
     own = _mapping(entry.get("parameters"), f"{name}.parameters")

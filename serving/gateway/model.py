@@ -59,7 +59,7 @@ class SliceWiseModel(Model):  # type: ignore[misc]
             return await self._infer(payload)
         if not isinstance(payload, dict):
             raise InputError("the body must be a JSON object", 'send {"instances": [{"image": …}]}')
-        response = await self.backend.forward(orjson.dumps(payload), {"content-type": "application/json"})
+        response = await self.backend.forward(_as_json(payload), {"content-type": "application/json"})
         return orjson.loads(response.content)
 
     async def explain(self, payload: Any, headers: Mapping[str, str] | None = None) -> Any:
@@ -101,6 +101,15 @@ def to_message(answer: v2.Message, name: str, request_id: str) -> Any:
         ],
         raw_output_contents=[pack(array) for array in answer.tensors.values()],
     )
+
+
+def _as_json(payload: Mapping[str, Any]) -> bytes:
+    """A V1 body again; orjson reads deeper lists than it writes."""
+    try:
+        return orjson.dumps(payload)
+    except orjson.JSONEncodeError as error:
+        cure = "send images as [height][width] numbers or base64"
+        raise InputError("the body is nested too deeply", cure) from error
 
 
 def _as_array(item: Any) -> Array:

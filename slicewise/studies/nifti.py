@@ -17,6 +17,8 @@ from slicewise.studies.nifti_header import AGAIN, HEAD_BYTES, Header, HeaderErro
 
 MAX_BYTES = 1 << 30  # of one file, unpacked; a BraTS volume has 18 MB, four volumes of 512×512×256 float32 fill it
 MAX_ITEM_BYTES = 4
+# What may follow the voxels in a gzip: without this limit a small upload would unpack for seconds.
+MAX_TAIL_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def _read(path: Path, study_id: str) -> tuple[Header, bytearray]:
         header = parse_header(head)
         _require_size(header.needed_bytes, path, study_id)
         if packed:
-            return header, gunzip(stream, header.needed_bytes, MAX_BYTES)
+            most = min(MAX_BYTES, header.needed_bytes + MAX_TAIL_BYTES)
+            return header, gunzip(stream, header.needed_bytes, most)
         if header.needed_bytes > status.st_size:
             message = (
                 f"{path} is truncated or damaged ({header.needed_bytes} bytes announced, {status.st_size} there)"

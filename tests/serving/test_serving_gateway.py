@@ -59,7 +59,7 @@ def test_health_and_info(client: httpx.Client, predictor: Predictor) -> None:
 
 
 def test_page_asks_nobody_else(client: httpx.Client) -> None:
-    page = client.get("/")
+    page = client.get("/", headers={"accept": "text/html,*/*;q=0.8"})
     assert page.headers["content-type"].startswith("text/html")
     assert RESEARCH_USE in page.text
     assert "http://" not in page.text

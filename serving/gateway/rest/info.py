@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from serving.gateway.model import SliceWiseModel
 from serving.gateway.rest.openapi import errors
@@ -27,9 +27,11 @@ class InfoRoutes:
 
     Args:
         model: The gateway's model.
+        with_ui: Whether browsers are sent on to the large web page.
     """
 
-    def __init__(self, model: SliceWiseModel) -> None:
+    def __init__(self, model: SliceWiseModel, *, with_ui: bool = False) -> None:
+        self._with_ui = with_ui
         self._model = model
         self._page = (PAGES / "page.html").read_text(encoding="utf-8").replace("{{RESEARCH_USE}}", RESEARCH_USE)
         self._docs = (PAGES / "docs.html").read_text(encoding="utf-8").replace("{{RESEARCH_USE}}", RESEARCH_USE)
@@ -50,9 +52,14 @@ class InfoRoutes:
         )
         return router
 
-    async def page(self) -> Response:
-        """The web page."""
-        return HTMLResponse(self._page, headers=PAGE_HEADERS)
+    async def page(self, request: Request) -> Response:
+        """The web page for browsers; for all others the liveness that KServe's V1 protocol has at this address."""
+        headers = PAGE_HEADERS | {"Vary": "Accept"}
+        if "text/html" in request.headers.get("accept", ""):
+            if self._with_ui:
+                return RedirectResponse("/ui/", headers=headers)
+            return HTMLResponse(self._page, headers=headers)
+        return JSONResponse({"status": "alive"}, headers=headers)
 
     async def docs(self) -> Response:
         """The routes' documentation, drawn from ``/openapi.json`` by a page of our own: it asks nobody else."""

@@ -10,9 +10,10 @@ from serving.codecs.dicom_seg import write_segmentation
 from serving.gateway.rest.asking import Clock
 from serving.gateway.rest.job_records import MASK, RESULT, SEG, Job
 from serving.gateway.rest.schemas_studies import StudyAnswer
-from serving.gateway.rest.study_fields import grid_of, study_fields
+from serving.gateway.rest.study_fields import study_fields
 from serving.gateway.rest.study_run import StudyResult
 from slicewise.inference.study_mask import write_study_mask
+from slicewise.studies.made_grid import grid_of
 
 log = logging.getLogger(__name__)
 

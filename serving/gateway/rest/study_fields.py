@@ -18,7 +18,7 @@ from serving.status import error_fields
 from slicewise.config import REGIONS
 from slicewise.inference.study import SliceRecord, StudyPrediction
 from slicewise.inference.study_mask import write_study_mask
-from slicewise.studies.geometry import Grid
+from slicewise.studies.made_grid import grid_of
 from slicewise.studies.study import Study
 
 # A study is called foreign when most of its slices are.
@@ -51,17 +51,6 @@ def study_fields(result: StudyResult, form: StudyMaskFormat) -> dict[str, Any]:
         "warnings": list(study.warnings),
         "recommendation": recommend(prediction.decision, foreign),
     }
-
-
-def grid_of(study: Study) -> Grid:
-    """Where the study's voxels lie; a stack of pictures gets its spacing, and codes that say it has no place."""
-    if study.grid is not None:
-        return study.grid
-    between, row, column = study.spacing_mm
-    depth, height, width = study.channels[0].shape
-    # Display orientation: columns run to the patient's left, rows to the back, slices upwards.
-    affine = np.diag([-column, -row, between, 1.0])
-    return Grid(affine, (width, height, depth), (0, 0))
 
 
 def _slice(record: SliceRecord) -> dict[str, Any]:

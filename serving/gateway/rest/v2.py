@@ -29,9 +29,10 @@ class V2Routes:
         """JSON or binary: the model server reads it."""
         if model_name != self._model.name:
             raise ModelNotFound(model_name)
-        headers = {"content-type": "application/json"}
+        headers, body = {"content-type": "application/json"}, await request.body()
         if (length := request.headers.get(v2.LENGTH_HEADER)) is not None:
-            headers = {v2.LENGTH_HEADER: length, "content-type": v2.BINARY}
-        response = await self._model.backend.forward(await request.body(), headers)
+            # Whatever it is goes into a header again: only a number may.
+            headers = {v2.LENGTH_HEADER: str(v2.head_length(length, len(body))), "content-type": v2.BINARY}
+        response = await self._model.backend.forward(body, headers)
         kept = {name: response.headers[name] for name in (v2.LENGTH_HEADER,) if name in response.headers}
         return Response(response.content, media_type=response.headers["content-type"], headers=kept)
