@@ -79,3 +79,9 @@ def encoded() -> Callable[..., bytes]:
         return buffer.getvalue()
 
     return encode
+
+
+@pytest.fixture(scope="session")
+def write_golden() -> bool:
+    """Whether the golden files are to be written again: ``SLICEWISE_WRITE_GOLDEN=1``."""
+    return os.environ.get("SLICEWISE_WRITE_GOLDEN") == "1"
