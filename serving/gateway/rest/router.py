@@ -19,8 +19,6 @@ from serving.gateway.rest.studies import StudyRoutes
 from serving.gateway.rest.study_run import StudyLimits, StudyRunner
 from serving.gateway.rest.v2 import V2Routes
 from serving.gateway.rest.workplace import Workplace
-from serving.ui.routes import UiRoutes
-from serving.ui.runs import RunFolder
 from slicewise import RESEARCH_USE, __version__
 
 DESCRIPTION = (
@@ -29,16 +27,13 @@ DESCRIPTION = (
 )
 
 
-def add_routes(
-    app: FastAPI, model: SliceWiseModel, max_request_mb: int, ui_runs: RunFolder | None = None
-) -> None:
+def add_routes(app: FastAPI, model: SliceWiseModel, max_request_mb: int) -> None:
     """Add the routes; to be done before the SDK adds its own, some of which they replace.
 
     Args:
         app: The application.
         model: The gateway's model.
         max_request_mb: The largest body, from which the sizes of studies follow.
-        ui_runs: What the web page may show of runs; None without the page.
     """
     workplace = Workplace()
     runner = StudyRunner(model, StudyLimits.of(max_request_mb))
@@ -46,7 +41,7 @@ def add_routes(
 
     documented = APIRouter()
     for routes in (
-        InfoRoutes(model, with_ui=ui_runs is not None),
+        InfoRoutes(model),
         SliceRoutes(model),
         BatchRoutes(model),
         StudyRoutes(runner, workplace),
@@ -54,8 +49,6 @@ def add_routes(
     ):
         documented.include_router(routes.router())
     app.include_router(APIRouter(lifespan=_lifespan(workplace, jobs)))
-    if ui_runs is not None:
-        app.include_router(UiRoutes(model, runner.limits, workplace, ui_runs).router())
     app.include_router(documented)
     app.include_router(V2Routes(model).router())
     _document(app, documented)
