@@ -18,8 +18,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 run: install
 	$(BIN)/slicewise run --mode smoke $(ARGS)
 
+# One process a core and one thread a process; a file's tests stay together, as they share their servers.
 test: lint types
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

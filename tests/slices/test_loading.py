@@ -122,8 +122,8 @@ def test_batches_are_the_same_with_the_thread_and_without(small: SmallData) -> N
         two = list(beside)
     assert len(one) > 3
     for a, b in zip(one, two, strict=True):
-        assert torch.equal(a.image, b.image)
-        assert torch.equal(a.regions, b.regions)
+        torch.testing.assert_close(a.image, b.image, rtol=0, atol=0)
+        torch.testing.assert_close(a.regions, b.regions, rtol=0, atol=0)
 
 
 def test_a_store_damaged_in_the_middle_fails_the_stage_by_name(small: SmallData, tmp_path: Path) -> None:
