@@ -84,7 +84,8 @@ class GrpcBackend(WireBackend):
         code, details = error.code(), error.details() or ""
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return deadline_passed(deadline_s)
-        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        # TorchServe gives a request whose worker died the same code as a message over the limit.
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and WORKER_DIED not in details:
             return too_large(self.config.max_request_mb)
         # TorchServe's own words name classes and folders: they go to the log only.
         log.warning("backend: %s: %.300s", code.name, details)

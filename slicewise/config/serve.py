@@ -25,7 +25,8 @@ class ServeConfig(Section):
             alike; ``engine: auto`` measures at the start what is fastest.
         workers: TorchServe's workers.
         batch_size: Requests that share a batch, at most.
-        max_batch_delay_ms: How long a batch waits to fill.
+        max_batch_delay_ms: How long a batch waits in TorchServe to fill, which a lone request pays; in the gateway's
+            process none waits, as the next one fills while one is computed.
         max_study_voxels: The largest study allowed, in voxels of one modality. Every limit on sizes follows.
         max_request_mb: The largest body; by default what such a study takes in float32 with all modalities.
         timeout_s: Deadline of one request.
@@ -43,7 +44,7 @@ class ServeConfig(Section):
     torchserve_grpc_port: Annotated[int, Field(ge=0, le=65535)] = 0
     workers: Count = 1
     batch_size: Count = 8
-    max_batch_delay_ms: Annotated[int, Field(ge=0)] = 2
+    max_batch_delay_ms: Annotated[int, Field(ge=0)] = 1
     max_study_voxels: Annotated[int, Field(ge=1, le=2**26)] = 2**24
     max_request_mb: Count = 256
     timeout_s: Count = 120
