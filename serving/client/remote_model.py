@@ -10,7 +10,7 @@ import numpy as np
 
 from serving.client.slices import SlicePredictions
 from serving.client.sync_client import Client
-from serving.gateway.rest.schemas import ModelInfo
+from serving.codecs.outputs import has_scores, output_names
 from serving.status import UnknownVersionError
 from slicewise.errors import InputError, ServerError
 from slicewise.inference.predict.model import ModelFacts
@@ -18,11 +18,6 @@ from slicewise.inference.predictor import Prediction, PredictOptions, SliceInput
 from slicewise.inference.study import SlicePredict, StudySettings
 
 Outcome = Prediction | InputError
-MAPS = {
-    "segment": ("mask",),
-    "explain": ("gradcam",),
-    "uncertainty": ("uncertainty", "epistemic", "aleatoric", "uncertainty_scores"),
-}
 RUN_AGAIN = "run again: what the former model has finished is done anew"
 
 
@@ -41,7 +36,7 @@ class RemoteModel:
         info = client.info()
         self.facts = ModelFacts(name=info.name, version=info.version, digest=info.digest)
         self.settings = StudySettings.model_validate(info.model_dump())
-        self._scores = ("ood_score", "ood_parts") if _has_ood(info) else ()
+        self._scores = has_scores(info.model_extra or {})
 
     def slices(self, *, for_study: bool) -> SlicePredict:
         """See ``PredictModel``."""
@@ -75,12 +70,8 @@ class RemoteModel:
         return self._checked(answer)
 
     def _outputs(self, options: PredictOptions, probability: bool) -> tuple[str, ...]:
-        names = ["tumor_probability", "tumor_label", "error", *self._scores]
-        for task in options.tasks:
-            names += MAPS.get(task, ())
-        if probability and "mask" in names:
-            names[names.index("mask")] = "region_probability"
-        return tuple(names)
+        segment = ("region_probability" if probability else "mask",)
+        return output_names(options.tasks, scores=self._scores, segment=segment)
 
     def _checked(self, answer: SlicePredictions) -> Sequence[Outcome]:
         """One run is one model's: a server that was started anew with another is told apart by its digest."""
@@ -109,10 +100,6 @@ def in_groups(
     for indices in groups.values():
         outcomes |= dict(zip(indices, ask([items[index] for index in indices]), strict=True))
     return [outcomes[index] for index in range(len(items))]
-
-
-def _has_ood(info: ModelInfo) -> bool:
-    return (info.model_extra or {}).get("ood", {}).get("threshold") is not None
 
 
 def _changed(facts: ModelFacts) -> ServerError:

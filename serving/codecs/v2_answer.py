@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 from pydantic import TypeAdapter
 
+from serving.codecs.outputs import MAP_TASKS
 from serving.codecs.tensors import Array
 from serving.codecs.v2 import Message
 from serving.status import error_from
@@ -17,7 +18,6 @@ from slicewise.inference.calibration import Decision
 from slicewise.inference.predictor import Prediction
 from slicewise.inference.slice_uncertainty import UncertaintyScores
 
-MAPS = ("mask", "region_probability", "gradcam", "uncertainty", "epistemic", "aleatoric")
 _SCORES = TypeAdapter(UncertaintyScores)
 
 
@@ -51,7 +51,7 @@ def _prediction(answer: Message, index: int) -> Prediction:
         uncertainty_scores=_scores(tensors.get("uncertainty_scores"), index),
         trained_regions=trained_regions(parameters),
         timings_ms=timings(parameters),
-        **{name: np.asarray(tensors[name][index]) for name in MAPS if name in tensors},
+        **{name: np.asarray(tensors[name][index]) for name in MAP_TASKS if name in tensors},
     )
 
 

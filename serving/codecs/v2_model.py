@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import orjson
 from serving.codecs.budget import Budget, check_count
 from serving.codecs.files import decode_slices
 from serving.codecs.images import to_slice
+from serving.codecs.outputs import MAP_TASKS, ON_DEMAND, OOD, TASKS
 from serving.codecs.parameters import Parameters
 from serving.codecs.tensors import BYTES, Array, datatype_of
 from serving.codecs.v2 import Message
@@ -35,16 +37,7 @@ OUTPUTS = (
     ("error", BYTES, [-1]),
 )
 OUTPUT_NAMES = tuple(name for name, _, _ in OUTPUTS)
-# region_probability is four times the size of everything else: only when it is named among the outputs.
-ON_DEMAND = frozenset({"region_probability"})
-MAPS: dict[str, tuple[str, Callable[[Prediction], Array | None]]] = {
-    "mask": ("segment", lambda prediction: prediction.mask),
-    "region_probability": ("segment", lambda prediction: prediction.region_probability),
-    "gradcam": ("explain", lambda prediction: prediction.gradcam),
-    "uncertainty": ("uncertainty", lambda prediction: prediction.uncertainty),
-    "epistemic": ("uncertainty", lambda prediction: prediction.epistemic),
-    "aleatoric": ("uncertainty", lambda prediction: prediction.aleatoric),
-}
+MAPS: dict[str, Callable[[Prediction], Array | None]] = {name: attrgetter(name) for name in MAP_TASKS}
 
 
 def read_items(
@@ -67,7 +60,7 @@ def read_items(
         return _from_arrays(request.tensors["image"], parameters, config)
     items = _from_files(request.tensors["image_bytes"], parameters, config, budget or Budget())
     frames = {item.image.shape[1:] for item in items if isinstance(item, SliceInput)}
-    if len(frames) > 1 and any(MAPS[name][0] in parameters.options.tasks for name in MAPS):
+    if len(frames) > 1 and any(task in parameters.options.tasks for task in MAP_TASKS.values()):
         sizes = ", ".join(f"{height}×{width}" for height, width in sorted(frames))
         raise InputError(
             f"image_bytes: files of different sizes ({sizes}) do not fit one mask tensor",
@@ -106,7 +99,7 @@ def _outputs(
         "tumor_probability": np.array([_probability(outcome) for outcome in outcomes], dtype=np.float32),
         "tumor_label": np.array([isinstance(item, Prediction) and item.tumor_label for item in outcomes]),
     }
-    for name, (_, pick) in MAPS.items():
+    for name, pick in MAPS.items():
         like = pick(good)
         if like is not None and (name in wanted or name not in ON_DEMAND):
             tensors[name] = _stack(outcomes, pick, like)
@@ -136,10 +129,9 @@ def _answer_parameters(outcomes: Sequence[Prediction | InputError], good: Predic
 
 
 def _not_computed(name: str) -> InputError:
-    if name in ("ood_score", "ood_parts"):
+    if name in OOD:
         return InputError(f"outputs: this model has no {name!r}", "leave it out, or calibrate and package it again")
-    task = MAPS[name][0] if name in MAPS else "uncertainty"
-    return InputError(f"outputs: {name!r} was not computed", f"add {task!r} to tasks")
+    return InputError(f"outputs: {name!r} was not computed", f"add {TASKS[name]!r} to tasks")
 
 
 def _from_arrays(images: Array, parameters: Parameters, config: SliceConfig) -> list[SliceInput | InputError]:

@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 
 from serving.codecs.images import decode_file
+from serving.codecs.outputs import has_scores, output_names
 from serving.codecs.tensors import Array
 from serving.codecs.v2 import Message
 from serving.codecs.v2_answer import read_predictions
@@ -85,7 +86,7 @@ async def ask(backend: Backend, name: str, item: Item, parameters: SliceParamete
     tensors, sent = item.tensors(), parameters.for_model(tasks)
     # It is four times the size of everything else: the model server sends it only when it is named.
     extra = isinstance(parameters, SegmentParameters) and parameters.probability_map
-    wanted = await _outputs(backend, tasks, ("region_probability",)) if extra else ()
+    wanted = await _with_probability(backend, tasks) if extra else ()
     answer = await backend.infer(tensors, sent, wanted)
     outcome = read_predictions(answer)[0]
     if isinstance(outcome, InputError):
@@ -137,13 +138,6 @@ def reply(answer: BaseModel, told_id: str, status: int = 200) -> Response:
     )
 
 
-async def _outputs(backend: Backend, tasks: str, extra: Sequence[str]) -> tuple[str, ...]:
-    """Naming one output means naming all: those of the tasks, and the score where the model has one."""
-    names = ["tumor_probability", "tumor_label", "error", *extra]
-    names += ["mask"] if "segment" in tasks else []
-    if "uncertainty" in tasks:
-        names += ["uncertainty", "epistemic", "aleatoric", "uncertainty_scores"]
-    described = await backend.describe()
-    if described["ood"]["threshold"] is not None:
-        names += ["ood_score", "ood_parts"]
-    return tuple(names)
+async def _with_probability(backend: Backend, tasks: str) -> tuple[str, ...]:
+    scores = has_scores(await backend.describe())
+    return output_names(tasks.split(","), scores=scores, segment=("mask", "region_probability"))

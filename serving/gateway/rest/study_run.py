@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from serving.codecs.outputs import has_scores, output_names
 from serving.codecs.zips import ZipLimits
 from serving.gateway.backend import Backend
 from serving.gateway.model import SliceWiseModel
@@ -110,8 +111,6 @@ class StudyRunner:
     def _remote(
         self, backend: Backend, described: dict[str, Any], settings: StudySettings, patience_s: float
     ) -> RemotePredict:
-        wanted = ["tumor_probability", "tumor_label", "error"]
-        wanted.append("region_probability" if settings.needs_probability else "mask")
-        if described["ood"]["threshold"] is not None:
-            wanted.append("ood_score")
-        return RemotePredict(backend, self._model.name, self.limits.request_bytes, tuple(wanted), patience_s)
+        segment = ("region_probability" if settings.needs_probability else "mask",)
+        wanted = output_names(("segment",), scores=has_scores(described), segment=segment)
+        return RemotePredict(backend, self._model.name, self.limits.request_bytes, wanted, patience_s)
