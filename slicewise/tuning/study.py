@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,8 @@ from pydantic import JsonValue
 
 from slicewise.config import Config
 from slicewise.config.tune import Choice, TuneConfig, takes_whole_numbers
-from slicewise.errors import RunLockedError, TrainingError, UsageError
+from slicewise.errors import TrainingError, UsageError
+from slicewise.locks import hold_alone
 
 JOURNAL = "journal.jsonl"
 LOCK = "tune.lock"
@@ -50,12 +50,7 @@ def locked(out: Path) -> Iterator[None]:
     except OSError as error:
         raise TrainingError(f"{out} cannot be written: {error.strerror}", "choose another --out") from error
     with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunLockedError(
-                f"another search is working in {out}", "wait for it, or choose another --out"
-            ) from error
+        hold_alone(handle, f"another search is working in {out}")
         yield
 
 

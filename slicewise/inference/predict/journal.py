@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator
@@ -12,8 +11,9 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from slicewise.errors import RunLockedError, StoreError
+from slicewise.errors import StoreError
 from slicewise.inference.predict.item_records import ItemRecord
+from slicewise.locks import hold_alone
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +61,7 @@ def open_journal(out: Path, *, resume: bool) -> Iterator[Journal]:
     except OSError as error:
         raise StoreError(f"{out} cannot be written: {error.strerror}", "choose another --out") from error
     with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunLockedError(
-                f"another process writes to {out}", "wait for it, or choose another --out"
-            ) from error
+        hold_alone(handle, f"another process writes to {out}")
         yield Journal(handle, _take_over(handle) if resume else _begin_anew(handle))
 
 
