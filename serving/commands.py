@@ -49,6 +49,7 @@ def serve(
     from serving.stack import serve_stack
     from serving.state import StackState
     from slicewise.config import load_config
+    from slicewise.inference.bundle import find_bundle
 
     logging.getLogger("httpx").setLevel(logging.WARNING)
     ports = {"gateway_port": port, "gateway_grpc_port": grpc_port, "torchserve_port": torchserve_port}
@@ -60,9 +61,3 @@ def serve(
         typer.echo(f"ready: {state.gateway_url}  (gRPC on 127.0.0.1:{state.grpc_port}; Ctrl-C stops it)")
 
     serve_stack(find_bundle(bundle), settings, on_ready=announce)
-
-
-def find_bundle(given: Path) -> Path:
-    """The bundle in a run folder, else what was given."""
-    inside = given / "bundle"
-    return inside if (inside / "bundle.json").is_file() else given

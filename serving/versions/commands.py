@@ -64,8 +64,8 @@ def _list(folder: Path, json: bool) -> None:
 
 
 def _add(folder: Path, bundle: str, json: bool) -> None:
-    from serving.commands import find_bundle
     from serving.versions.folder import add_version
+    from slicewise.inference.bundle import find_bundle
 
     number = add_version(folder, find_bundle(Path(bundle)))
     result = {"folder": str(folder), "version": number}

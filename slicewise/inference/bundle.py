@@ -160,6 +160,12 @@ def write_bundle(
     return load_bundle(out)
 
 
+def find_bundle(given: Path) -> Path:
+    """The bundle in a run's folder, else what was given."""
+    inside = given / "bundle"
+    return inside if (inside / META).is_file() else given
+
+
 def load_bundle(folder: Path) -> Bundle:
     """Read and verify a bundle.
 

@@ -62,6 +62,12 @@ def find_brats(paths: Iterable[PurePosixPath], source: str) -> list[StudyRecord]
     return [record for record in records if record is not None]
 
 
+def role_of(name: str) -> str | None:
+    """The modality, or ``seg``, that a file's name tells (``BraTS20_001_t1ce.nii.gz``); None where it tells none."""
+    match = BRATS_NAME.match(name)
+    return ROLES[match["role"].lower()] if match else None
+
+
 def patient_of(study_id: str) -> str:
     """What a patient is called, as far as the study's name tells.
 

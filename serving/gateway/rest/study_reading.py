@@ -13,7 +13,7 @@ from serving.gateway.rest.study_files import CURE, StoredFile
 from serving.gateway.rest.study_sizes import require_size
 from slicewise.config import MODALITIES
 from slicewise.errors import InputError, SourceError, StudyError
-from slicewise.studies.brats_layout import BRATS_NAME, ROLES
+from slicewise.studies.brats_layout import role_of
 from slicewise.studies.layouts import discover
 from slicewise.studies.reading import read_study
 from slicewise.studies.study import Study, StudyRecord
@@ -92,8 +92,8 @@ def _named(files: Sequence[StoredFile], reading: Reading) -> tuple[StudyRecord, 
 def _modality(file: StoredFile, n_files: int) -> str:
     if file.field.lower() in MODALITIES:
         return file.field.lower()
-    if match := BRATS_NAME.match(file.path.name):
-        return ROLES[match["role"].lower()]
+    if role := role_of(file.path.name):
+        return role
     if n_files == 1:
         return "unknown"
     raise InputError(

@@ -13,7 +13,7 @@ from slicewise.errors import SourceError, UsageError
 from slicewise.files import sha256_file, sha256_json
 from slicewise.inference.predict.slice_files import KINDS, is_slice_file
 from slicewise.slices.transform import UNKNOWN_MODALITY
-from slicewise.studies.brats_layout import BRATS_NAME, NIFTI_NAME, ROLES
+from slicewise.studies.brats_layout import NIFTI_NAME, role_of
 from slicewise.studies.dataset import study_files
 from slicewise.studies.dicom_headers import is_dicom
 from slicewise.studies.dicom_layout import find_dicom
@@ -130,8 +130,7 @@ def _volume(path: PurePosixPath, modalities: tuple[str, ...]) -> StudyRecord | N
     if len(modalities) > 1:
         record = _record(path, "msd", {"volume": (str(path),)})
         return record.model_copy(update={"channel_order": modalities})
-    named = BRATS_NAME.match(path.name)
-    modality = ROLES[named["role"].lower()] if named else modalities[0]
+    modality = role_of(path.name) or modalities[0]
     return None if modality == LABEL else _record(path, "nifti", {modality: (str(path),)})
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict
 
 from slicewise.errors import InputError
+from slicewise.inference.bundle import find_bundle
 from slicewise.inference.predictor import Prediction, PredictOptions, Predictor, SliceInput
 from slicewise.inference.study import SlicePredict, StudySettings
 
@@ -79,8 +80,7 @@ class LocalModel:
         Raises:
             BundleError: Missing, damaged or of another format.
         """
-        inside = bundle / "bundle"
-        return cls(Predictor.load(inside if (inside / "bundle.json").is_file() else bundle, device))
+        return cls(Predictor.load(find_bundle(bundle), device))
 
     def slices(self, *, for_study: bool) -> SlicePredict:
         """See ``PredictModel``: the Predictor gives everything in any case."""
