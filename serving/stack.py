@@ -119,9 +119,7 @@ def serve_bundle(source: Path, config: ServeConfig, work: Path, announcement: An
         from serving.gateway.model import SliceWiseModel
         from serving.gateway.server import GatewayServer
 
-        if running.process is not None:
-            running.process.wait_ready()
-
+        running.wait_ready()
         supervisor = None if running.process is None else Supervisor(running.process)
         model = SliceWiseModel(config.model_name, running.connect())
         GatewayServer(

@@ -30,6 +30,15 @@ class Running:
     alive: Callable[[], bool]
     process: TorchServeProcess | None = None
 
+    def wait_ready(self) -> None:
+        """Wait until it answers; a Predictor in this process does from the start.
+
+        Raises:
+            ServerError: It ended, or did not get ready in time.
+        """
+        if self.process is not None:
+            self.process.wait_ready()
+
 
 def start_server(source: Path, config: ServeConfig, work: Path, version: str | None = None) -> Running:
     """Start the model server of a bundle and return at once where it goes on by itself.

@@ -145,8 +145,7 @@ class FolderWatcher:
         work.mkdir(parents=True, exist_ok=True)
         running = start_server(source, config, work, str(number))
         try:
-            if running.process is not None:
-                running.process.wait_ready()
+            running.wait_ready()
         except BaseException:
             running.stop()
             raise
