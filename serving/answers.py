@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.codecs.images import map_png, mask_png
+from serving.codecs.masks import MaskFormat, encode_map, encode_mask
 from slicewise import RESEARCH_USE
 from slicewise.config import REGIONS
 from slicewise.inference.calibration import Decision
 
+# Entropy of a yes-or-no question at its greatest.
+MOST_NATS = math.log(2.0)
 LABELS = ("no tumour", "tumour")
 
 
@@ -39,7 +42,7 @@ def ood_fields(score: float | None, flag: bool | None) -> dict[str, Any]:
 
 
 def mask_fields(
-    mask: NDArray[np.uint8], pixel_mm: tuple[float, float] | None, trained: Sequence[str]
+    mask: NDArray[np.uint8], pixel_mm: tuple[float, float] | None, trained: Sequence[str], form: MaskFormat = "png"
 ) -> dict[str, Any]:
     """What segmentation says; areas in mm² only where the pixel's size is known.
 
@@ -47,14 +50,15 @@ def mask_fields(
         mask: ``[3, H, W]`` of WT, TC, ET.
         pixel_mm: Row and column spacing.
         trained: The regions that the model was taught; the others' masks are empty.
+        form: How the masks are written; ``mask_base64``, that of WT, is null for any but PNG.
     """
     pixels = {name: int(np.count_nonzero(plane)) for name, plane in zip(REGIONS, mask, strict=True)}
     area = None if pixel_mm is None else pixel_mm[0] * pixel_mm[1]
-    masks = {name: mask_png(plane) for name, plane in zip(REGIONS, mask, strict=True)}
+    masks = {name: encode_mask(plane, form) for name, plane in zip(REGIONS, mask, strict=True)}
     return {
         "height": mask.shape[1],
         "width": mask.shape[2],
-        "mask_base64": masks["WT"],
+        "mask_base64": masks["WT"] if form == "png" else None,
         "masks": masks,
         "trained_regions": list(trained),
         "tumor_area_pixels": pixels,
@@ -66,8 +70,8 @@ def map_fields(gradcam: NDArray[np.float32] | None, uncertainty: NDArray[np.floa
     """Grad-CAM and uncertainty as PNG; entropy is shown from 0 to its greatest value, ln 2 nats."""
     fields: dict[str, Any] = {}
     if gradcam is not None:
-        fields["gradcam_base64"] = map_png(gradcam)
+        fields["gradcam_base64"] = encode_map(gradcam, "png")
     if uncertainty is not None:
-        fields["uncertainty_base64"] = map_png(np.asarray(uncertainty / np.log(2.0), dtype=np.float32))
+        fields["uncertainty_base64"] = encode_map(uncertainty, "png", MOST_NATS)
         fields["uncertainty_max_nats"] = float(uncertainty.max())
     return fields

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from serving.codecs.budget import Budget
 from serving.codecs.images import AGAIN, Array, decode_npy
+from serving.codecs.zips import DAMAGE
 from slicewise.errors import InputError
 
 MAX_MEMBERS = 16
@@ -31,15 +31,7 @@ def read_npz(data: bytes, field: str, budget: Budget) -> dict[str, Array]:
             if not 1 <= len(members) <= MAX_MEMBERS:
                 raise InputError(f"{field} holds {len(members)} arrays", "save one array for each modality")
             arrays = {_name(member): _member(archive, member, field, budget) for member in members}
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-        OSError,
-    ) as error:
+    except DAMAGE as error:
         raise InputError(f"{field} is a truncated or damaged npz file", AGAIN) from error
     if len({array.shape for array in arrays.values()}) > 1:
         raise InputError(f"{field} holds arrays of different shapes", "bring the modalities onto one grid")

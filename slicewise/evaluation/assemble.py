@@ -24,6 +24,7 @@ from slicewise.evaluation.study_judge import Judged
 from slicewise.evaluation.subgroups import subgroups
 from slicewise.evaluation.uncertainty_quality import SliceScores, uncertainty_section, without_curves
 from slicewise.files import read_result
+from slicewise.inference.study_records import patient_probability
 from slicewise.inference.uncertainty import Uncertainty
 from slicewise.slices.split import SIDES, load_split
 from slicewise.slices.store import SliceStore
@@ -104,7 +105,7 @@ def patient_level(probability: Vector, outputs: Outputs) -> tuple[Vector, Vector
     """A patient's probability is that of the most suspicious slice; the truth is whether any slice has tumour."""
     names = sorted(set(outputs.groups))
     groups = np.asarray(outputs.groups)
-    highest = np.array([probability[groups == name].max() for name in names], dtype=np.float32)
+    highest = np.array([patient_probability(probability[groups == name]) for name in names], dtype=np.float32)
     truth = np.array([outputs.truth[groups == name].max() for name in names], dtype=np.float32)
     return highest, truth, names
 

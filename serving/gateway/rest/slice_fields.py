@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.answers import class_fields, mask_fields
-from serving.codecs.masks import MapFormat, encode_map, encode_mask
+from serving.answers import MOST_NATS, class_fields, mask_fields, ood_fields
+from serving.codecs.masks import MapFormat, encode_map
 from serving.codecs.overlays import heat_overlay, regions_overlay
 from serving.gateway.rest.parameters import GradcamParameters, SegmentParameters, UncertaintyParameters
 from slicewise.config import REGIONS
 from slicewise.inference.components3d import IN_PLANE, label_components
 from slicewise.inference.predictor import Prediction
 
-MOST_NATS = math.log(2.0)
 Plane = NDArray[Any]
 
 
 def classified(prediction: Prediction) -> dict[str, Any]:
     """The fields of classification and of the out-of-distribution score."""
     fields = class_fields(prediction.tumor_probability, prediction.threshold, prediction.decision)
-    return fields | {
-        "ood_score": prediction.ood_score,
-        "ood_flag": prediction.ood_flag,
-        "ood_parts": dict(prediction.ood_parts),
-    }
+    scores = ood_fields(prediction.ood_score, prediction.ood_flag)
+    return fields | scores | {"ood_parts": dict(prediction.ood_parts)}
 
 
 def explained(prediction: Prediction, parameters: GradcamParameters, plane: Plane) -> dict[str, Any]:
@@ -46,16 +41,17 @@ def segmented(prediction: Prediction, parameters: SegmentParameters, plane: Plan
     mask = _there(prediction.mask)
     planes = dict(zip(REGIONS, mask, strict=True))
     form = parameters.mask_format
-    fields = classified(prediction) | mask_fields(mask, parameters.pixel_mm, prediction.trained_regions)
-    if form != "png":
-        fields["masks"] = {name: encode_mask(one, form) for name, one in planes.items()}
-        fields["mask_base64"] = None
-    return fields | {
-        "mask_format": form,
-        "components": {name: _components(one) for name, one in planes.items()},
-        "probability_maps": _probabilities(prediction, parameters),
-        "overlay": None if plane is None else regions_overlay(plane, mask),
-    }
+    masks = mask_fields(mask, parameters.pixel_mm, prediction.trained_regions, form)
+    return (
+        classified(prediction)
+        | masks
+        | {
+            "mask_format": form,
+            "components": {name: _components(one) for name, one in planes.items()},
+            "probability_maps": _probabilities(prediction, parameters),
+            "overlay": None if plane is None else regions_overlay(plane, mask),
+        }
+    )
 
 
 def uncertain(prediction: Prediction, parameters: UncertaintyParameters, plane: Plane | None) -> dict[str, Any]:
