@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -11,11 +12,14 @@ import orjson
 from serving.gateway.backend import too_large
 from serving.gateway.metrics import REJECTED, App, Receive, Scope, Send
 from serving.status import BusyError, SlowBodyError, error_body, retry_headers, status_of
-from slicewise.errors import SliceWiseError
+from slicewise.errors import SliceWiseError, TooLargeError
 
 # Together, all bodies being read or answered may take as much as so many of the largest.
 LARGEST_AT_ONCE = 8
 IDLE_S = 30.0
+# Of a body over the limit is still read: as many times the largest, until the client pauses for so long.
+DISCARDED = 4
+PAUSE_S = 1.0
 
 
 class BodyLimit:
@@ -40,26 +44,49 @@ class BodyLimit:
             return
         messages: list[MutableMapping[str, Any]] = []
         try:
+            await self._handle(scope, receive, send, messages)
+        finally:
+            self._held -= sum(len(message.get("body", b"")) for message in messages)
+
+    async def _handle(
+        self, scope: Scope, receive: Receive, send: Send, messages: list[MutableMapping[str, Any]]
+    ) -> None:
+        try:
             if _declared(scope) > self._mb << 20:
                 raise too_large(self._mb)
             await self._read(receive, messages)
         except SliceWiseError as error:
-            self._held -= _size(messages)
-            await _refuse(error, send)
+            await self._refuse(error, receive, send)
             return
-        except BaseException:
-            self._held -= _size(messages)
-            raise
-        size, replay = _size(messages), iter(messages)
+        replay = iter(tuple(messages))
 
         async def again() -> MutableMapping[str, Any]:
             message = next(replay, None)
             return await receive() if message is None else message
 
-        try:
-            await self._app(scope, again, send)
-        finally:
-            self._held -= size
+        await self._app(scope, again, send)
+
+    async def _refuse(self, error: SliceWiseError, receive: Receive, send: Send) -> None:
+        content = orjson.dumps(error_body(error))
+        headers = {"content-type": "application/json", "content-length": str(len(content)), "connection": "close"}
+        raw = [(name.lower().encode(), value.encode()) for name, value in (headers | retry_headers(error)).items()]
+        await send({"type": "http.response.start", "status": status_of(error).http, "headers": raw})
+        unread = isinstance(error, TooLargeError)
+        await send({"type": "http.response.body", "body": content, "more_body": unread})
+        if unread:
+            await self._discard(receive)
+            await send({"type": "http.response.body"})
+
+    async def _discard(self, receive: Receive) -> None:
+        """Read on, and keep nothing: closing on unread bytes resets the connection, and the answer may be lost."""
+        end, left, more = time.monotonic() + self._idle_s, DISCARDED * self._mb << 20, True
+        while more and left > 0:
+            try:
+                message = await asyncio.wait_for(receive(), min(max(end - time.monotonic(), 0.001), PAUSE_S))
+            except TimeoutError:
+                return
+            left -= len(message.get("body", b""))
+            more = message["type"] == "http.request" and message.get("more_body", False)
 
     async def _read(self, receive: Receive, messages: list[MutableMapping[str, Any]]) -> None:
         """The whole body, message by message; what is held is counted at once."""
@@ -80,17 +107,6 @@ class BodyLimit:
                 REJECTED.labels("bodies").inc()
                 raise BusyError("too many bytes of requests are held already", "try again in a moment")
             more = message["type"] == "http.request" and message.get("more_body", False)
-
-
-async def _refuse(error: SliceWiseError, send: Send) -> None:
-    headers = {"content-type": "application/json", "connection": "close"} | retry_headers(error)
-    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status_of(error).http, "headers": raw})
-    await send({"type": "http.response.body", "body": orjson.dumps(error_body(error))})
-
-
-def _size(messages: list[MutableMapping[str, Any]]) -> int:
-    return sum(len(message.get("body", b"")) for message in messages)
 
 
 def _declared(scope: Scope) -> int:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import http.client
 import io
+import urllib.parse
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -147,6 +150,14 @@ def test_too_large_names_the_limit(client: httpx.Client) -> None:
     for response in (declared, streamed):
         assert response.status_code == 413
         assert f"{LIMIT_MB} MB" in response.json()["error"]["message"]
+
+
+def test_a_client_that_sends_all_before_it_reads_is_told_the_limit_too(stack: StackState) -> None:
+    """Unread bytes at the close would reset the connection, and the answer would be lost."""
+    address = urllib.parse.urlsplit(stack.gateway_url)
+    with contextlib.closing(http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)) as line:
+        line.request("POST", "/classify", bytes(3 * LIMIT_MB << 20), {"content-type": "image/png"})
+        assert line.getresponse().status == 413
 
 
 @pytest.mark.parametrize(
