@@ -16,6 +16,15 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
+# Files of few and long tests: begun last, they would keep one process busy while the others are done.
+LONG = ("test_pipelines_end_to_end.py", "test_training_ranks.py", "test_serving_processes.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; all others stay in their order."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Short names for bytes, alike in every process: archives hold the time at which they were made."""
     return f"{len(val)}-bytes" if isinstance(val, bytes) else None
