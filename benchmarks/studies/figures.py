@@ -30,9 +30,18 @@ def mean_over_patients(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     return bootstrap(statistic, names, RESAMPLES, CONFIDENCE).model_dump()
 
 
-def classification_figures(logits: NDArray[Any], truth: NDArray[Any], groups: Sequence[str]) -> dict[str, Any]:
-    """AUC, accuracy, sensitivity and specificity (threshold: a probability of one half)."""
-    said, positive = logits > 0, truth > 0.5
+def classification_figures(
+    logits: NDArray[Any], truth: NDArray[Any], groups: Sequence[str], cuts: NDArray[Any] | float = 0.0
+) -> dict[str, Any]:
+    """AUC, accuracy, sensitivity and specificity; the threshold is a probability of one half unless told.
+
+    Args:
+        logits: ``[N]``.
+        truth: ``[N]`` of 0 and 1.
+        groups: What is resampled together.
+        cuts: The threshold as a logit, one or one for each.
+    """
+    said, positive = logits > cuts, truth > 0.5
 
     def auc(rows: NDArray[np.intp]) -> float | None:
         return float(roc_auc_score(truth[rows], logits[rows])) if len(np.unique(truth[rows])) == 2 else None

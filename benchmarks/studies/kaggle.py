@@ -27,6 +27,7 @@ from recipes import BOTH, MODEL, PREPROCESS, SIZE, recipe
 from slicewise.config import ModelConfig
 from slicewise.evaluation.outputs import load_network
 from slicewise.files import read_json, write_json
+from slicewise.model.network import MultiTaskUNet
 from slicewise.slices.batches import SliceData
 from slicewise.slices.split import load_split
 from slicewise.slices.store import SliceStore
@@ -42,13 +43,14 @@ def classify(joint: dict[str, Any]) -> dict[str, Any]:
     return {"stages": ("joint",), "train": train}
 
 
-def arms(warmup: Path, imagenet: Path | None) -> dict[str, tuple[dict[str, Any], ModelConfig, Path | None]]:
+def arms(warmup: Path | None, imagenet: Path | None) -> dict[str, tuple[dict[str, Any], ModelConfig, Path | None]]:
     """Name → recipe, network and where its weights come from."""
     dropout = MODEL.model_copy(update={"dropout": 0.3})
     found = {
         "scratch": (classify({}), dropout, None),
-        "segmentation": (classify({"encoder_lr_factor": 0.3}), dropout, warmup),
     }
+    if warmup is not None:
+        found["segmentation"] = (classify({"encoder_lr_factor": 0.3}), dropout, warmup)
     if imagenet is not None:
         lite = ModelConfig(architecture="efficientnet_lite", dropout=0.3, encoder_weights=imagenet)
         found["imagenet"] = (classify({"epochs": 12, "encoder_lr_factor": 0.3}), lite, None)
@@ -64,7 +66,15 @@ def run_fold(
         return dict(read_json(result))
     weights, seconds = train_stages(home, store, split_folder, arm, init, model)
     network = load_network(store, weights, model)
-    keys = load_split(split_folder).test
+    split = load_split(split_folder)
+    found = {"rows": judge(store, network, split.test), "seconds": seconds}
+    found["cut"] = youden_cut(judge(store, network, split.val))
+    write_json(result, found)
+    return found
+
+
+def judge(store: SliceStore, network: MultiTaskUNet, keys: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Logit and truth of each image."""
     data = SliceData(store, keys, selected_only=False)
     rows = []
     for batch in data.batches(range(len(data)), 32):
@@ -72,24 +82,34 @@ def run_fold(
             logits = network(batch.image, segment=False).tumour
         for study, logit, truth in zip(batch.study, logits.tolist(), batch.tumour.tolist(), strict=True):
             rows.append({"image": keys[study], "logit": logit, "tumour": truth})
-    found = {"rows": rows, "seconds": seconds}
-    write_json(result, found)
-    return found
+    return rows
+
+
+def youden_cut(rows: list[dict[str, Any]]) -> float:
+    """The logit with the greatest sensitivity + specificity, in the middle of its gap."""
+    logits, truth = (np.array([row[name] for row in rows]) for name in ("logit", "tumour"))
+    ends = np.unique(logits)
+    cuts = np.append((ends[:-1] + ends[1:]) / 2, 0.0)
+    gains = [np.mean(logits[truth > 0] > cut) + np.mean(logits[truth == 0] <= cut) for cut in cuts]
+    best = cuts[np.isclose(gains, max(gains))]
+    return float(best[np.abs(best).argmin()])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--warmup", type=Path, required=True)
+    parser.add_argument("--warmup", type=Path)
     parser.add_argument("--imagenet", type=Path)
+    parser.add_argument("--size", type=int, default=SIZE)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--arms", nargs="*")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(options.threads)
-    store = make_store([options.images], options.work, PREPROCESS)
+    slices = PREPROCESS.slice.model_copy(update={"size": options.size})
+    store = make_store([options.images], options.work, PREPROCESS.model_copy(update={"slice": slices}))
     chosen = arms(options.warmup, options.imagenet)
     table: dict[str, Any] = {name: {"repeats": [], "seconds": 0.0} for name in options.arms or chosen}
     for repeat in range(options.repeats):
@@ -98,7 +118,8 @@ def main() -> None:
             row["repeats"].append(figures)
             row["seconds"] = round(row["seconds"] + seconds)
             print(name, repeat, {key: round(figure["value"], 3) for key, figure in figures.items()}, flush=True)
-    save_table("kaggle", {"folds": FOLDS, "images": len(store.studies), "size": SIZE, "arms": table})
+    name = "kaggle" if options.size == SIZE else f"kaggle_{options.size}"
+    save_table(name, {"folds": FOLDS, "images": len(store.studies), "size": options.size, "arms": table})
 
 
 def run_repeat(
@@ -106,18 +127,21 @@ def run_repeat(
 ) -> tuple[dict[str, Any], float]:
     """One arm over all folds; figures of the test images of all of them, pooled."""
     arm, model, init = chosen
-    rows, groups, seconds = [], [], 0.0
+    rows, groups, cuts, seconds = [], [], [], 0.0
     for fold in range(FOLDS):
         place = home / f"fold-{fold}"
         split = fold_split(store, fold, FOLDS, repeat, place / "split")
         group_of = {key: group for group, keys in split.groups.items() for key in keys}
         found = run_fold(store, place / name, place / "split", {**arm, "seed": repeat}, model, init)
         rows += found["rows"]
+        cuts += [found["cut"]] * len(found["rows"])
         seconds += found["seconds"]
         groups += [group_of[row["image"]] for row in found["rows"]]
     truth = np.array([row["tumour"] for row in rows])
     logits = np.array([row["logit"] for row in rows])
-    return classification_figures(logits, truth, groups), seconds
+    figures = classification_figures(logits, truth, groups)
+    cut = classification_figures(logits, truth, groups, np.array(cuts))
+    return figures | {f"{key}_at_validation_cut": cut[key] for key in cut if key != "auc"}, seconds
 
 
 if __name__ == "__main__":
