@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test lint types install clean
+.PHONY: run test lint types install images clean
 
 install: $(VENV)/.installed
 
@@ -28,6 +28,10 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+
+# With docker, podman or buildah; ARGS names some of pipeline, predictor, gateway.
+images:
+	images/build.sh $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -135,7 +135,7 @@ def _transformer(config: ServeConfig) -> dict[str, Any]:
         "maxReplicas": 1,
         "timeout": config.timeout_s,
         "containers": [_gateway(config)],
-        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}],
+        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "4Gi"}}],
     }
 
 
