@@ -16,15 +16,17 @@ from pathlib import Path
 from serving.ports import LOOPBACK
 from serving.torchserve.archive import build_archive
 from serving.torchserve.server import TorchServeProcess
-from slicewise.config import ServeConfig
+from slicewise.config import ServeConfig, validate
 from slicewise.errors import SliceWiseError
 
 WATCH_S = 1.0
 
 SETTINGS = (
     *("workers", "batch_size", "max_batch_delay_ms", "max_request_mb", "max_study_voxels", "timeout_s"),
-    *("model_name", "backend", "torchserve_grpc_port"),
+    *("model_name", "backend", "torchserve_grpc_port", "torchserve_metrics_port"),
 )
+# How the network is run; what is not given is as the archive says.
+ENGINE_SETTINGS = ("engine", "dtype", "channels_last", "amp", "compile", "cuda_graphs")
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--host", default=os.environ.get("SLICEWISE_HOST", LOOPBACK))
     parser.add_argument("--port", type=int, default=8085)
     parser.add_argument("--work", type=Path, default=Path(os.environ.get("SLICEWISE_WORK", "/tmp/torchserve")))
-    for name in SETTINGS:
+    for name in (*SETTINGS, *ENGINE_SETTINGS):
         preset = os.environ.get(f"SLICEWISE_{name.upper()}")
         parser.add_argument(f"--{name}", default=preset)
     return parser.parse_known_args(arguments)[0]
@@ -44,8 +46,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def settings(given: argparse.Namespace) -> ServeConfig:
     """The arguments as configuration."""
-    fields = {name: value for name, value in vars(given).items() if name in ServeConfig.model_fields and value}
-    return ServeConfig.model_validate(fields | {"torchserve_port": given.port})
+    fields: dict[str, object] = {name: value for name in SETTINGS if (value := getattr(given, name))}
+    engine = {name: value for name in ENGINE_SETTINGS if (value := getattr(given, name))}
+    if engine:
+        fields["predictor"] = engine
+    return validate(ServeConfig, fields | {"torchserve_port": given.port})
 
 
 def find_archive(source: Path, work: Path, serve: ServeConfig) -> Path:

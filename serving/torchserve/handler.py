@@ -13,10 +13,10 @@ import torch as _torch
 
 from serving.codecs import envelope as _envelope
 from serving.torchserve import batch as _batch
+from serving.torchserve import engine as _engine
 from serving.torchserve import figures as _figures
 from serving.torchserve import jobs as _jobs
 from serving.torchserve import metrics as _metrics
-from slicewise import config as _config
 from slicewise.inference import predictor as _predictor
 
 log = logging.getLogger(__name__)
@@ -37,8 +37,7 @@ class SliceWiseHandler:
         gpu = properties.get("gpu_id")
         device = f"cuda:{gpu}" if gpu is not None and _torch.cuda.is_available() else "cpu"
         folder = Path(properties["model_dir"])
-        given = settings.get("predictor")
-        how = _config.validate(_config.PredictorSettings, given) if given else None
+        how = _engine.settings_of_worker(settings.get("predictor"))
         self.predictor = _predictor.Predictor.load(folder, device, threads, how)
         self.predictor.warm_up()
         name = str(context.manifest["model"]["modelName"])

@@ -23,13 +23,13 @@ class ServerPorts:
     grpc_management: int
 
     @classmethod
-    def around(cls, inference: int, grpc_inference: int = 0) -> ServerPorts:
-        """The given inference ports, and free ones for the rest; 0 takes a free one for gRPC too."""
+    def around(cls, inference: int, grpc_inference: int = 0, metrics: int = 0) -> ServerPorts:
+        """The given ports, and free ones for the rest; 0 takes a free one for gRPC and metrics too."""
         others: set[int] = set()
         while len(others) < 4:
-            others |= {free_port()} - {inference, grpc_inference}
-        management, metrics, grpc, grpc_management = others
-        return cls(inference, management, metrics, grpc_inference or grpc, grpc_management)
+            others |= {free_port()} - {inference, grpc_inference, metrics}
+        management, free_metrics, grpc, grpc_management = others
+        return cls(inference, management, metrics or free_metrics, grpc_inference or grpc, grpc_management)
 
 
 def server_properties(

@@ -17,6 +17,7 @@ import httpx
 from serving.environment import child_environment
 from serving.ports import LOOPBACK, require_free
 from serving.torchserve.archive import threads_per_worker
+from serving.torchserve.engine import for_workers
 from serving.torchserve.java import find_java, java_command, write_worker_python
 from serving.torchserve.metrics import metrics_config
 from serving.torchserve.properties import ServerPorts, server_properties
@@ -83,7 +84,8 @@ class TorchServeProcess:
             ServerError: Java or TorchServe is missing.
         """
         port = require_free(self.serve.torchserve_port, "TorchServe", "--torchserve-port", self.host)
-        self.ports = ServerPorts.around(port, self.serve.torchserve_grpc_port)
+        grpc, metrics = self.serve.torchserve_grpc_port, self.serve.torchserve_metrics_port
+        self.ports = ServerPorts.around(port, grpc, metrics)
         self._launch(self.ports)
 
     def restart(self) -> None:
@@ -165,7 +167,7 @@ class TorchServeProcess:
         threads = str(threads_per_worker(self.serve.workers))
         temporary = str(self.work / "tmp")
         logs = str(self.work / "logs")
-        return child_environment() | {
+        ours = {
             "OMP_NUM_THREADS": threads,
             "SLICEWISE_THREADS": threads,
             "TMPDIR": temporary,
@@ -174,6 +176,7 @@ class TorchServeProcess:
             "METRICS_LOCATION": logs,
             "TS_DECODE_INPUT_REQUEST": "false",
         }
+        return child_environment() | ours | for_workers(self.serve)
 
     def _ports(self) -> ServerPorts:
         if self.ports is None:

@@ -19,6 +19,8 @@ from slicewise.errors import BundleError, ServerError, SliceWiseError
 
 POLL_S = 1.0
 WARM_SIDE = 64
+# Several servers side by side cannot have the same.
+TORCHSERVE_PORTS = ("torchserve_port", "torchserve_grpc_port", "torchserve_metrics_port")
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +142,7 @@ class FolderWatcher:
         self._choose(version_numbers(self._folder))
 
     def _bring_up(self, number: int) -> Running:
-        config = self._config.model_copy(update={"torchserve_port": 0})
+        config = self._config.model_copy(update=dict.fromkeys(TORCHSERVE_PORTS, 0))
         source, work = self._folder / str(number), self._work / f"version-{number}"
         work.mkdir(parents=True, exist_ok=True)
         running = start_server(source, config, work, str(number))

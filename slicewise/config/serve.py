@@ -42,6 +42,7 @@ class ServeConfig(Section):
     gateway_grpc_port: Annotated[int, Field(ge=0, le=65535)] = 0
     torchserve_port: Annotated[int, Field(ge=0, le=65535)] = 0
     torchserve_grpc_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    torchserve_metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     workers: Count = 1
     batch_size: Count = 8
     max_batch_delay_ms: Annotated[int, Field(ge=0)] = 1

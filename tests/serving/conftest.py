@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.local import start_detached, stop_stack
+from serving.ports import free_port
 from serving.state import StackState
 from slicewise.config import ModelConfig, ServeConfig, SliceConfig
 from slicewise.inference.bundle import CARD, BundleMeta, write_bundle
@@ -47,9 +48,16 @@ def predictor(bundle_dir: Path) -> Predictor:
 
 
 @pytest.fixture(scope="session")
-def stack(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackState]:
+def metrics_port() -> int:
+    """Where the stack's TorchServe shows its metrics."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def stack(bundle_dir: Path, metrics_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackState]:
     work = tmp_path_factory.mktemp("stack")
-    state = start_detached(bundle_dir, None, ServeConfig(max_request_mb=LIMIT_MB), work, os.getpid(), 120)
+    config = ServeConfig(max_request_mb=LIMIT_MB, torchserve_metrics_port=metrics_port)
+    state = start_detached(bundle_dir, None, config, work, os.getpid(), 120)
     yield state
     stop_stack(state)
     assert not psutil.pid_exists(state.java_pid)

@@ -25,8 +25,8 @@ from serving.torchserve.archive import build_archive
 from serving.torchserve.java import find_java
 from serving.torchserve.server import TorchServeProcess
 from serving.trees import tree_of
-from slicewise.config import ServeConfig
-from slicewise.errors import PortBusyError, ServerError
+from slicewise.config import PredictorSettings, ServeConfig
+from slicewise.errors import ConfigError, PortBusyError, ServerError
 from slicewise.process import exit_with_owner, is_alive
 
 START_S = 120.0
@@ -199,3 +199,24 @@ def test_the_gateway_takes_what_kserve_adds_to_its_arguments() -> None:
     given = parse([*words, "--model_name", "b", "--enable_latency_logging=false"])
     assert (given.model_name, given.predictor_host, given.http_port) == ("b", "h.ns", 8080)
     assert given.host == "127.0.0.1"
+
+
+def test_the_predictors_container_is_set_by_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    from serving.torchserve.__main__ import parse, settings
+    from serving.torchserve.engine import VARIABLE, for_workers, settings_of_worker
+
+    for name, value in {"ENGINE": "auto", "CHANNELS_LAST": "true", "TORCHSERVE_METRICS_PORT": "8082"}.items():
+        monkeypatch.setenv(f"SLICEWISE_{name}", value)
+    serve = settings(parse(["/mnt/models", "--port=8085", "--predictor_protocol", "v2"]))
+    assert (serve.torchserve_port, serve.torchserve_metrics_port) == (8085, 8082)
+    archived = {"engine": "torch", "dtype": "bf16", "channels_last": False}
+    monkeypatch.setenv(VARIABLE, for_workers(serve)[VARIABLE])
+    how = settings_of_worker(archived)
+    assert how is not None
+    assert (how.engine, how.dtype, how.channels_last) == ("auto", "bf16", True)
+    monkeypatch.setenv(VARIABLE, for_workers(ServeConfig())[VARIABLE])
+    assert settings_of_worker(archived) == PredictorSettings.model_validate(archived)
+    assert settings_of_worker(None) is None
+    monkeypatch.setenv("SLICEWISE_ENGINE", "steam")
+    with pytest.raises(ConfigError, match=r"predictor\.engine"):
+        settings(parse(["/mnt/models"]))
