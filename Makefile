@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test lint types install images clean
+.PHONY: run test lint types install images policy clean
 
 install: $(VENV)/.installed
 
@@ -33,5 +33,17 @@ types: install
 images:
 	images/build.sh $(ARGS)
 
+# checkov over the built overlays and the Dockerfiles; policy/checkov.yaml names the exceptions.
+POLICY := .venv-policy
+$(POLICY)/.installed: policy/requirements.txt
+	$(PYTHON) -m venv $(POLICY)
+	$(POLICY)/bin/python -m pip install --quiet --disable-pip-version-check -r policy/requirements.txt
+	@touch $@
+
+policy: install $(POLICY)/.installed
+	$(BIN)/python policy/render.py build/policy
+	$(POLICY)/bin/checkov --config-file policy/checkov.yaml --framework kubernetes -d build/policy
+	$(POLICY)/bin/checkov --config-file policy/checkov.yaml --framework dockerfile -d images
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(POLICY) .mypy_cache .ruff_cache .pytest_cache
