@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from slicewise.cli_options import ConfigFile, Json, Mode, Out, Overrides, emit
-from slicewise.config import load_config
+from slicewise.config import ServeConfig, load_config
+from slicewise.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -45,8 +47,12 @@ def package(
 
 
 def deploy(
-    bundle: Annotated[Path, typer.Option(help="The bundle folder, from 'package'.")],
-    archive: Annotated[Path, typer.Option(help="The .mar file or its folder, from 'package'.")],
+    bundle: Annotated[Path | None, typer.Option(help="The bundle folder, from 'package'.")] = None,
+    archive: Annotated[Path | None, typer.Option(help="The .mar file or its folder, from 'package'.")] = None,
+    status: Annotated[bool, typer.Option("--status", help="Show which versions serve and wait.")] = False,
+    history: Annotated[bool, typer.Option("--history", help="Show every version there was.")] = False,
+    promote: Annotated[bool, typer.Option("--promote", help="Make the waiting candidate the served one.")] = False,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Drop the candidate, or go back one version.")] = False,
     target: Annotated[str, typer.Option(help="'local' or 'kserve'.")] = "local",
     work: Annotated[Path, typer.Option(help="Folder for the local server's state and logs.")] = Path("runs/serving"),
     mode: Mode = "smoke",
@@ -59,8 +65,31 @@ def deploy(
     Example: slicewise deploy --bundle work/package/bundle --archive work/package/archive
     """
     settings = load_config(mode, config, set_ or [])
+    asked = {"status": status, "history": history, "promote": promote, "rollback": rollback}
+    if any(asked.values()):
+        result = _ask_state(asked, settings.serve)
+        emit(result, as_json=json, text=dumps(result, indent=2))
+        return
+    if bundle is None or archive is None:
+        raise UsageError("--bundle and --archive are missing", "name both, or use --status, --history or the like")
     from serving.deploy import deploy_model
 
     served = deploy_model(bundle, archive, settings.serve, target, work)
     stop = f"; stop it with: kill {served['pid']}" if target == "local" else ""
     emit(served, as_json=json, text=f"served at {served['url']}{stop}")
+
+
+def _ask_state(asked: dict[str, bool], config: ServeConfig) -> dict[str, Any]:
+    """The one of ``--status``, ``--history``, ``--promote`` and ``--rollback`` that was given."""
+    from serving import deploy_state
+
+    chosen = [name for name, given in asked.items() if given]
+    if len(chosen) > 1:
+        raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other", "give one of them")
+    actions = {
+        "status": deploy_state.deployment_status,
+        "history": deploy_state.deployment_history,
+        "promote": deploy_state.promote_candidate,
+        "rollback": deploy_state.roll_back,
+    }
+    return actions[chosen[0]](config)

@@ -47,7 +47,12 @@ def _refused(error: Any, config: ServeConfig) -> ServerError:
         told = str(json.loads(error.body).get("message") or error.reason)
     except (TypeError, ValueError, AttributeError):
         told = str(error.reason)
-    if error.status in (401, 403):
+    if error.status == 403 and "exceeded quota" in told:
+        return ServerError(f"the quota of namespace {config.namespace} is used up: {told}", "free or raise the quota")
+    if error.status == 401:
+        cure = "log in to the cluster again, or renew the token in KUBECONFIG; a pod needs its service account"
+        return ServerError(f"the cluster does not accept the credentials for {place}: {told}", cure)
+    if error.status == 403:
         cure = "bind the Role slicewise-deployer of manifests/base to your account"
         return ServerError(f"no permission for {place}: {told}", cure)
     if error.status == 404:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, model_validator
 
 from slicewise.config.base import MODALITIES, Count, Section
+from slicewise.config.canary import CanaryConfig
 from slicewise.config.predictor import PLAIN, PredictorSettings
 
 FLOAT_BYTES = 4
@@ -33,6 +34,9 @@ class ServeConfig(Section):
         max_in_flight: Requests at the model server at once, at most.
         max_waiting: Requests that wait for their turn before it, at most; one more is told to come again.
         max_wait_s: How long one of them waits at most.
+        storage_uri: Where models for the cluster lie: ``s3://BUCKET/PREFIX`` or ``pvc://CLAIM/PATH``.
+        storage_mount: The folder in which a ``pvc://`` claim is mounted where ``deploy`` runs.
+        canary: How a new model takes the place of the former one.
     """
 
     model_name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] = "slicewise"
@@ -54,6 +58,8 @@ class ServeConfig(Section):
     max_wait_s: PositiveFloat = 30.0
     namespace: str = "slicewise"
     storage_uri: str = ""
+    storage_mount: str = ""
+    canary: CanaryConfig = CanaryConfig()
 
     @model_validator(mode="before")
     @classmethod

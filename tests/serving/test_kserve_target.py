@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,18 +17,21 @@ from typing import Any
 import pytest
 import yaml
 
+from serving.kserve_cluster import GROUP, IMPLEMENTATIONS
 from serving.kserve_errors import cluster_errors, is_object_missing
 from serving.kserve_manifest import DIGEST_ANNOTATION, RUNTIME, changes, inference_service
-from serving.kserve_target import GROUP, IMPLEMENTATIONS, deploy_inference_service
+from serving.kserve_target import deploy_inference_service
 from serving.ports import free_port
 from serving.state import StackState
+from serving.storage import open_storage
 from serving.torchserve.archive import build_archive
-from serving.upload import MANIFEST, PROPERTIES, store_address, upload_store
+from serving.upload import MANIFEST, PROPERTIES
+from serving.upload import upload_store as upload_to
 from slicewise import __version__
 from slicewise.config import ModelConfig, ServeConfig, SliceConfig
 from slicewise.errors import BundleError, ConfigError, ServerError
 from slicewise.files import read_json
-from slicewise.inference.bundle import BundleMeta, load_bundle, write_bundle
+from slicewise.inference.bundle import Bundle, BundleMeta, load_bundle, write_bundle
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
@@ -38,6 +42,11 @@ MANIFESTS = ROOT / "manifests"
 BUCKET = "models"
 WAIT_S = 60.0
 URI = "s3://models/slicewise/3-0123456789ab"
+
+
+def upload_store(bundle: Bundle, archive: Path, config: ServeConfig) -> str:
+    with tempfile.TemporaryDirectory() as work:
+        return upload_to(open_storage(config), bundle, archive, config, Path(work))
 
 
 def wait_for(condition: Callable[[], Any], what: str) -> Any:
@@ -190,7 +199,10 @@ def test_store_is_uploaded_with_its_manifest_last_and_once(
     assert uri == f"s3://{BUCKET}/brain/3-{bundle.digest[:12]}"
     folder = uri.removeprefix(f"s3://{BUCKET}/")
     names = [PROPERTIES, "model-store/slicewise.mar", MANIFEST]
-    assert puts(caplog) == [f"/{BUCKET}/{folder}/{name}" for name in names]
+    sent = puts(caplog)
+    assert sent[-1] == f"/{BUCKET}/{folder}/{MANIFEST}"
+    assert all(f"/{BUCKET}/{folder}/{name}" in sent for name in names)
+    assert s3.list_objects_v2(Bucket=BUCKET, Prefix="brain/incoming/")["KeyCount"] == 0
     stored = s3.get_object(Bucket=BUCKET, Key=f"{folder}/model-store/slicewise.mar")["Body"].read()
     assert stored == archive.read_bytes()
     properties = s3.get_object(Bucket=BUCKET, Key=f"{folder}/{PROPERTIES}")["Body"].read().decode()
@@ -208,8 +220,7 @@ def test_half_an_upload_is_done_again(
     s3: Any, bundle_dir: Path, archive: Path, config: ServeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     bundle = load_bundle(bundle_dir)
-    address = store_address(config.storage_uri, "3", bundle.digest)
-    key = address.key("model-store/slicewise.mar")
+    key = f"brain/3-{bundle.digest[:12]}/model-store/slicewise.mar"
     s3.put_object(Bucket=BUCKET, Key=key, Body=archive.read_bytes()[:1000])
     with caplog.at_level(logging.INFO):
         upload_store(bundle, archive, config)
@@ -220,7 +231,7 @@ def test_half_an_upload_is_done_again(
 @pytest.mark.parametrize("uri", ["", "gs://bucket/x", "s3:///x", "models/slicewise"])
 def test_other_storage_is_refused_with_a_cure(uri: str) -> None:
     with pytest.raises(ConfigError, match=r"serve\.storage_uri") as caught:
-        store_address(uri, "1", "0" * 64)
+        open_storage(ServeConfig(storage_uri=uri))
     assert "s3://BUCKET/PREFIX" in caught.value.cure
 
 
