@@ -11,13 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.client.sync_client import Client
 from slicewise.config import MODALITIES, PhantomConfig
 from slicewise.config.canary import CanaryConfig
 from slicewise.errors import SliceWiseError
 
 PROBES = 16
 SEED = 20240
+WARM_UPS = 2
+
+# Gives the label of a slice [H, W]; raises SliceWiseError where there is no answer.
+Asker = Callable[[NDArray[np.uint8]], str]
 
 log = logging.getLogger(__name__)
 
@@ -70,48 +73,53 @@ def probe_slices(count: int = PROBES) -> list[NDArray[np.uint8]]:
     return found
 
 
-def compare(new_url: str, former_url: str, slices: Sequence[NDArray[np.uint8]], limits: CanaryConfig) -> Figures:
-    """Ask both versions, in turn, until the step's requests and its time are over.
-
-    Args:
-        new_url: The candidate's gateway.
-        former_url: The gateway of the version that serves now.
-        slices: The slices to send, again and again.
-        limits: ``requests`` and ``hold_s``.
-    """
-    pairs: list[tuple[_Answer, _Answer]] = []
-    end = time.monotonic() + limits.hold_s
-    with Client(new_url) as new, Client(former_url) as former:
-        while len(pairs) < limits.requests or time.monotonic() < end:
-            picture = slices[len(pairs) % len(slices)]
-            pairs.append((_ask(new, picture), _ask(former, picture)))
-    return _figures(pairs)
-
-
-def walk_steps(measure: Callable[[], Figures], limits: CanaryConfig, share: Callable[[int], None]) -> str:
+def walk_steps(
+    new: Asker,
+    former: Asker,
+    limits: CanaryConfig,
+    share: Callable[[int], None],
+    slices: Sequence[NDArray[np.uint8]],
+) -> str:
     """Take every step while the limits hold.
 
     Args:
-        measure: Measures one step.
+        new: Asks the candidate.
+        former: Asks the version that serves now.
         limits: The steps and limits.
         share: Gives the candidate so many per cent of the traffic.
+        slices: The slices to send, again and again.
 
     Returns:
         Why it was stopped; empty when all steps passed.
     """
+    for picture in slices[:WARM_UPS]:
+        # A server's first answers are slow, and tell nothing of the model.
+        _ask(new, picture)
+        _ask(former, picture)
     for percent in limits.steps:
         share(percent)
-        figures = measure()
+        figures = compare(new, former, limits, slices)
         log.info("canary at %d %%: %s", percent, figures)
         if reason := figures.broken(limits):
             return f"at {percent} %: {reason}"
     return ""
 
 
-def _ask(client: Client, picture: NDArray[np.uint8]) -> _Answer:
+def compare(new: Asker, former: Asker, limits: CanaryConfig, slices: Sequence[NDArray[np.uint8]]) -> Figures:
+    """One step: ask both versions, in turn, evenly over the time that a step takes."""
+    pairs: list[tuple[_Answer, _Answer]] = []
+    start, pause_s = time.monotonic(), limits.hold_s / limits.requests
+    while len(pairs) < limits.requests:
+        picture = slices[len(pairs) % len(slices)]
+        pairs.append((_ask(new, picture), _ask(former, picture)))
+        time.sleep(max(0.0, start + pause_s * len(pairs) - time.monotonic()))
+    return _figures(pairs)
+
+
+def _ask(asker: Asker, picture: NDArray[np.uint8]) -> _Answer:
     start = time.perf_counter()
     try:
-        label: str | None = str(client.multitask(picture).predicted_label)
+        label: str | None = asker(picture)
     except SliceWiseError as error:
         log.warning("a probe failed: %s", error)
         label = None
@@ -125,4 +133,6 @@ def _figures(pairs: Sequence[tuple[_Answer, _Answer]]) -> Figures:
         former_s = statistics.median(former.seconds for _, former in both)
         ratio = statistics.median(new.seconds for new, _ in both) / former_s
         agreement = sum(new.label == former.label for new, former in both) / len(both)
+    else:
+        log.warning("the former version answered no probe: there was nothing to compare with")
     return Figures(len(pairs), sum(new.label is None for new, _ in pairs) / len(pairs), ratio, agreement)

@@ -53,6 +53,7 @@ def deploy(
     history: Annotated[bool, typer.Option("--history", help="Show every version there was.")] = False,
     promote: Annotated[bool, typer.Option("--promote", help="Make the waiting candidate the served one.")] = False,
     rollback: Annotated[bool, typer.Option("--rollback", help="Drop the candidate, or go back one version.")] = False,
+    unlock: Annotated[bool, typer.Option("--unlock", help="End the claim of a deployment that died.")] = False,
     target: Annotated[str, typer.Option(help="'local' or 'kserve'.")] = "local",
     work: Annotated[Path, typer.Option(help="Folder for the local server's state and logs.")] = Path("runs/serving"),
     mode: Mode = "smoke",
@@ -60,14 +61,16 @@ def deploy(
     set_: Overrides = None,
     json: Json = False,
 ) -> None:
-    """Serve a packaged model: in the background on this machine, or as an InferenceService.
+    """Serve a packaged model: TorchServe and the gateway here, or an InferenceService in the cluster.
 
     Example: slicewise deploy --bundle work/package/bundle --archive work/package/archive
+
+    Example: slicewise deploy --target kserve --rollback --set serve.storage_uri=s3://models/slicewise
     """
     settings = load_config(mode, config, set_ or [])
-    asked = {"status": status, "history": history, "promote": promote, "rollback": rollback}
-    if any(asked.values()):
-        result = _ask_state(asked, settings.serve)
+    asked = {"status": status, "history": history, "promote": promote, "rollback": rollback, "unlock": unlock}
+    if chosen := [name for name, given in asked.items() if given]:
+        result = _ask_state(chosen, target, settings.serve)
         emit(result, as_json=json, text=dumps(result, indent=2))
         return
     if bundle is None or archive is None:
@@ -75,21 +78,31 @@ def deploy(
     from serving.deploy import deploy_model
 
     served = deploy_model(bundle, archive, settings.serve, target, work)
-    stop = f"; stop it with: kill {served['pid']}" if target == "local" else ""
-    emit(served, as_json=json, text=f"served at {served['url']}{stop}")
+    emit(served, as_json=json, text=_told(served))
 
 
-def _ask_state(asked: dict[str, bool], config: ServeConfig) -> dict[str, Any]:
-    """The one of ``--status``, ``--history``, ``--promote`` and ``--rollback`` that was given."""
-    from serving import deploy_state
+def _told(served: dict[str, Any]) -> str:
+    if served["target"] == "local":
+        return f"served at {served['url']}; stop it with: kill {served['pid']}"
+    if served["state"] == "candidate":
+        return f"{served['version']} passed and waits: slicewise deploy --target kserve --promote, or --rollback"
+    checked = "" if served["verified"] else " (not asked: it cannot be reached from here)"
+    return f"{served['version']} is served at {served['url']}{checked}"
 
-    chosen = [name for name, given in asked.items() if given]
+
+def _ask_state(chosen: list[str], target: str, config: ServeConfig) -> dict[str, Any]:
+    """The one of ``--status``, ``--history``, ``--promote``, ``--rollback`` and ``--unlock`` that was given."""
     if len(chosen) > 1:
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other", "give one of them")
+    if target != "kserve":
+        raise UsageError(f"--{chosen[0]} is for the cluster", "add --target kserve")
+    from serving import deploy_state
+
     actions = {
         "status": deploy_state.deployment_status,
         "history": deploy_state.deployment_history,
         "promote": deploy_state.promote_candidate,
         "rollback": deploy_state.roll_back,
+        "unlock": deploy_state.unlock,
     }
     return actions[chosen[0]](config)

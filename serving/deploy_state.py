@@ -1,25 +1,40 @@
-"""What ``slicewise deploy --status``, ``--history``, ``--promote`` and ``--rollback`` do."""
+"""What ``slicewise deploy --status``, ``--history``, ``--promote``, ``--rollback`` and ``--unlock`` do."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from serving.kserve_cluster import Cluster, connect
+from serving.kserve_cluster import STOP_ANNOTATION, Cluster, digest_of
+from serving.kserve_connect import connect
 from serving.kserve_errors import cluster_errors
-from serving.registry import Registry, Version
-from serving.rollout import canary_of, promote
+from serving.kserve_manifest import CANARY_PERCENT
+from serving.kserve_pods import find_fault
+from serving.kserve_ready import address_of
+from serving.ledger import Version
+from serving.orderly import orderly_end
+from serving.registry import Registry
+from serving.registry_kubeflow import mirror_of
+from serving.rollout import promote, way_of
 from serving.storage import Storage, open_storage
 from serving.upload import check_store
 from slicewise.config import ServeConfig
-from slicewise.errors import UsageError
+from slicewise.errors import ServerError, UsageError
+
+HISTORY = "see 'slicewise deploy --target kserve --history'"
 
 
 def deployment_status(config: ServeConfig) -> dict[str, Any]:
-    """Which versions serve, wait and served before; reads the registry only."""
+    """Which versions serve, wait and served before, by the registry, and what the cluster says."""
     ledger = Registry(open_storage(config), config.model_name).read()
     states = {state: ledger.in_state(state) for state in ("serving", "candidate", "former")}
     named = {state: found.name if found else None for state, found in states.items()}
-    return {"model_name": config.model_name, **named, "deploying": ledger.claim is not None}
+    deploying = ledger.claim.model_dump(include={"holder", "since"}) if ledger.claim else None
+    return {
+        "model_name": config.model_name,
+        **named,
+        "deploying": deploying,
+        "cluster": _cluster_status(config, states["serving"]),
+    }
 
 
 def deployment_history(config: ServeConfig) -> dict[str, Any]:
@@ -34,13 +49,13 @@ def promote_candidate(config: ServeConfig) -> dict[str, Any]:
         UsageError: There is none.
         ServerError: Its store is damaged, or it does not serve.
     """
-    storage = open_storage(config)
-    registry = Registry(storage, config.model_name)
-    with cluster_errors(config), registry.claim():
+    storage, registry = _open(config)
+    with orderly_end(), registry.claim():
         version = registry.read().in_state("candidate")
         if version is None:
-            raise UsageError("there is no candidate to promote", "see 'slicewise deploy --status'")
-        return _switch(storage, connect(config), registry, version)
+            raise UsageError("there is no candidate to promote", "see 'slicewise deploy --target kserve --status'")
+        cluster = connect(config)
+        return _switch(storage, cluster, registry, version)
 
 
 def roll_back(config: ServeConfig) -> dict[str, Any]:
@@ -50,28 +65,60 @@ def roll_back(config: ServeConfig) -> dict[str, Any]:
         UsageError: There is neither.
         ServerError: The former version's store is damaged, or it does not serve.
     """
-    storage = open_storage(config)
-    registry = Registry(storage, config.model_name)
-    with cluster_errors(config), registry.claim():
+    storage, registry = _open(config)
+    with orderly_end(), registry.claim():
         ledger, cluster = registry.read(), connect(config)
         if candidate := ledger.in_state("candidate"):
-            _stop_canary(cluster)
+            way_of(cluster).drop(candidate.bundle_digest)
             registry.move(candidate.name, "rejected", "rolled back by hand")
-            return {"dropped": candidate.name, "url": ""}
-        former = ledger.in_state("former")
+            return {"dropped": candidate.name, "url": address_of(cluster.read())}
+        former, serving = ledger.in_state("former"), ledger.in_state("serving")
         if former is None:
-            raise UsageError("there is no former version to go back to", "see 'slicewise deploy --history'")
-        return _switch(storage, cluster, registry, former)
+            raise UsageError("there is no former version to go back to", HISTORY)
+        answer = _switch(storage, cluster, registry, former)
+        if serving is not None:
+            # Else the next rollback would come back to it.
+            registry.move(serving.name, "rejected", "rolled back by hand")
+        return answer
+
+
+def unlock(config: ServeConfig) -> dict[str, Any]:
+    """Take the claim from a deployment that died."""
+    claim = Registry(open_storage(config), config.model_name).unlock()
+    return {"unlocked": claim.model_dump(include={"holder", "since"}) if claim else None}
+
+
+def _open(config: ServeConfig) -> tuple[Storage, Registry]:
+    storage = open_storage(config)
+    return storage, Registry(storage, config.model_name, mirror_of(config))
 
 
 def _switch(storage: Storage, cluster: Cluster, registry: Registry, version: Version) -> dict[str, Any]:
     check_store(storage, version.name)
+    way = way_of(cluster)
     ready = promote(cluster, registry, version)
-    _stop_canary(cluster)
+    way.drop(version.bundle_digest)
     return {"serving": version.name, "url": ready.url}
 
 
-def _stop_canary(cluster: Cluster) -> None:
-    beside = canary_of(cluster)
-    if beside.read() is not None:
-        beside.stop()
+def _cluster_status(config: ServeConfig, serving: Version | None) -> dict[str, Any]:
+    """What the InferenceService says; an error in its place where the cluster does not answer."""
+    try:
+        with cluster_errors(config):
+            cluster = connect(config)
+            service = cluster.read()
+            if service is None:
+                return {"error": f"there is no InferenceService {config.model_name}"}
+            fault = find_fault(cluster, digest_of(service))
+    except ServerError as error:
+        return {"error": str(error)}
+    conditions = (service.get("status") or {}).get("conditions") or []
+    share = service["spec"]["predictor"].get(CANARY_PERCENT)
+    return {
+        "url": address_of(service),
+        "ready": next((entry["status"] for entry in conditions if entry["type"] == "Ready"), "Unknown"),
+        "stopped": (service["metadata"].get("annotations") or {}).get(STOP_ANNOTATION) == "true",
+        "serves_the_registered_version": serving is not None and digest_of(service) == serving.bundle_digest,
+        "fault": f"{fault.message} — {fault.cure}" if fault else None,
+        **({} if share is None else {"canary_percent": share}),
+    }

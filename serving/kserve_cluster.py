@@ -1,21 +1,20 @@
-"""One InferenceService in a cluster, through the KServe SDK: read, create, change, stop."""
+"""One InferenceService in a cluster, through the KServe SDK: read, create, change, put back, stop."""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from serving.kserve_errors import is_object_missing
-from serving.kserve_manifest import DIGEST_ANNOTATION, RUNTIME, changes
+from serving.kserve_errors import cluster_errors, is_object_missing
+from serving.kserve_manifest import DIGEST_ANNOTATION, changes
 from slicewise.config import ServeConfig
 from slicewise.errors import ServerError
 
 GROUP = "serving.kserve.io"
 STOP_ANNOTATION = "serving.kserve.io/stop"
 ASK_S = 30
-TRIES = 4
+TRIES = 5
 CONFLICT = 409
 IMPLEMENTATIONS = frozenset(
     {"containers", "huggingface", "lightgbm", "onnx", "paddle", "pmml", "pytorch", "sklearn"}
@@ -26,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Cluster:
-    """An InferenceService by name.
+    """An InferenceService by name; every method's errors are ServerErrors with a cure.
 
     Args:
         client: KServe's client.
@@ -50,14 +49,15 @@ class Cluster:
         from kubernetes.client import ApiException  # type: ignore[import-untyped]
 
         config, api = self.config, self.client.api_instance
-        try:
-            found: dict[str, Any] = api.get_namespaced_custom_object(
-                GROUP, "v1beta1", config.namespace, "inferenceservices", config.model_name, _request_timeout=ASK_S
-            )
-        except ApiException as error:
-            if error.status == 404 and is_object_missing(error):
-                return None
-            raise
+        with cluster_errors(config):
+            try:
+                found: dict[str, Any] = api.get_namespaced_custom_object(
+                    GROUP, "v1beta1", config.namespace, "inferenceservices", config.model_name, _request_timeout=ASK_S
+                )
+            except ApiException as error:
+                if error.status == 404 and is_object_missing(error):
+                    return None
+                raise
         _require_ours(found, config)
         return found
 
@@ -73,80 +73,100 @@ class Cluster:
         before = self.read()
         found = before
         for _ in range(TRIES):
-            if _digest(found) not in (_digest(before), _digest(manifest)):
+            if digest_of(found) not in (digest_of(before), digest_of(manifest)):
                 raise ServerError(
                     f"another deployment of {self.config.model_name} was faster: it brought bundle "
-                    f"{_digest(found)[:12]}",
-                    "see 'slicewise deploy --status', then deploy again if yours should serve",
+                    f"{digest_of(found)[:12]}",
+                    "see 'slicewise deploy --target kserve --status', then deploy again if yours should serve",
                 )
             applied = self._try(manifest, found)
             if applied is not None:
                 return int(applied["metadata"]["generation"])
+            log.info("InferenceService %s was changed meanwhile: reading it again", self.config.model_name)
             found = self.read()
         raise ServerError(f"InferenceService {self.config.model_name} is changed all the time", "deploy again")
 
-    def annotate(self, annotations: Mapping[str, str]) -> None:
-        """Set annotations."""
-        patch = {"metadata": {"name": self.config.model_name, "annotations": dict(annotations)}}
-        api = self.client.api_instance
-        name, namespace = self.config.model_name, self.config.namespace
-        api.patch_namespaced_custom_object(GROUP, "v1beta1", namespace, "inferenceservices", name, patch)
+    def patch(self, body: Mapping[str, Any]) -> int:
+        """A merge patch, whatever else has changed; null removes a field.
+
+        Returns:
+            The generation to wait for.
+        """
+        config, api = self.config, self.client.api_instance
+        with cluster_errors(config):
+            patched = api.patch_namespaced_custom_object(
+                GROUP,
+                "v1beta1",
+                config.namespace,
+                "inferenceservices",
+                config.model_name,
+                dict(body),
+                _request_timeout=ASK_S,
+            )
+        return int(patched["metadata"]["generation"])
+
+    def annotate(self, annotations: Mapping[str, str | None]) -> None:
+        """Set annotations; None removes one."""
+        self.patch({"metadata": {"annotations": dict(annotations)}})
 
     def stop(self) -> None:
-        """Take its pods away; needs no right to delete."""
-        self.annotate({STOP_ANNOTATION: "true"})
+        """Take its pods away where it is there; needs no right to delete."""
+        if self.read() is not None:
+            self.annotate({STOP_ANNOTATION: "true"})
+
+    def restore(self, before: Mapping[str, Any] | None, failed_digest: str) -> None:
+        """Put it back as it was before a model that failed, unless somebody else brought another one meanwhile.
+
+        Args:
+            before: The object as it was; None where there was none: then it is stopped.
+            failed_digest: The bundle that is to go.
+        """
+        found = self.read()
+        if found is None or digest_of(found) != failed_digest:
+            return
+        if before is None:
+            self.stop()
+            return
+        log.warning("putting InferenceService %s back to bundle %s", self.config.model_name, digest_of(before)[:12])
+        kept = before["metadata"].get("annotations") or {}
+        annotations = difference(found["metadata"].get("annotations") or {}, kept)
+        self.patch({"metadata": {"annotations": annotations}, "spec": difference(found["spec"], before["spec"])})
 
     def _try(self, manifest: Mapping[str, Any], found: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """Create or patch; None when somebody was faster. The SDK wraps errors in RuntimeError."""
         name, namespace = self.config.model_name, self.config.namespace
-        try:
-            if found is None:
-                log.info("creating InferenceService %s in namespace %s", name, namespace)
-                created: dict[str, Any] = self.client.create(_as_object(manifest), namespace=namespace)
-                return created
-            log.info("updating InferenceService %s in namespace %s", name, namespace)
-            patch = _as_object(changes(found, manifest))
-            patched: dict[str, Any] = self.client.patch(name, patch, namespace=namespace)
-        except RuntimeError as error:
-            if getattr(error.__context__, "status", None) == CONFLICT:
-                return None
-            raise
+        with cluster_errors(self.config):
+            try:
+                if found is None:
+                    log.info("creating InferenceService %s in namespace %s", name, namespace)
+                    created: dict[str, Any] = self.client.create(_as_object(manifest), namespace=namespace)
+                    return created
+                log.info("updating InferenceService %s in namespace %s", name, namespace)
+                patch = _as_object(changes(found, manifest))
+                patched: dict[str, Any] = self.client.patch(name, patch, namespace=namespace)
+            except RuntimeError as error:
+                if getattr(error.__context__, "status", None) == CONFLICT:
+                    return None
+                raise
         return patched
 
 
-def connect(config: ServeConfig) -> Cluster:
-    """The cluster of KUBECONFIG, or the one this pod runs in.
-
-    Raises:
-        ServerError: Our ServingRuntime is not installed there.
-    """
-    # Our module first: it keeps the SDK's hands off the command line.
-    import serving.gateway.sdk  # noqa: F401
-    from kserve import KServeClient  # isort: skip
-
-    # The Kubernetes client reads KUBECONFIG on import only.
-    client = KServeClient(config_file=os.environ.get("KUBECONFIG") or None)
-    _require_runtime(client, config)
-    return Cluster(client, config)
+def digest_of(service: Mapping[str, Any] | None) -> str:
+    """The bundle that an InferenceService names; empty for none."""
+    return str(((service or {}).get("metadata", {}).get("annotations") or {}).get(DIGEST_ANNOTATION, ""))
 
 
-def _require_runtime(client: Any, config: ServeConfig) -> None:
-    """Say now what would otherwise be found out after minutes of waiting."""
-    from kubernetes.client import ApiException
-
-    place = f"in namespace {config.namespace}"
-    try:
-        client.api_instance.get_namespaced_custom_object(
-            GROUP, "v1alpha1", config.namespace, "servingruntimes", RUNTIME, _request_timeout=ASK_S
-        )
-    except ApiException as error:
-        if error.status == 403:
-            log.warning("may not look for ServingRuntime %s %s; going on without", RUNTIME, place)
-            return
-        if error.status == 404 and is_object_missing(error):
-            cure = "kubectl apply --server-side -k manifests/overlays/minimal"
-            raise ServerError(f"there is no ServingRuntime {RUNTIME} {place}", cure) from error
-        raise
+def difference(have: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The merge patch that makes ``wanted`` of ``have``."""
+    patch: dict[str, Any] = {key: None for key in have if key not in wanted}
+    for key, value in wanted.items():
+        present = have.get(key)
+        if isinstance(value, Mapping) and isinstance(present, Mapping):
+            if inner := difference(present, value):
+                patch[key] = inner
+        elif value != present:
+            patch[key] = value
+    return patch
 
 
 def _require_ours(found: Mapping[str, Any], config: ServeConfig) -> None:
@@ -156,10 +176,6 @@ def _require_ours(found: Mapping[str, Any], config: ServeConfig) -> None:
             f"kind ({', '.join(others)})",
             "delete it, or deploy under another serve.model_name",
         )
-
-
-def _digest(service: Mapping[str, Any] | None) -> str:
-    return str(((service or {}).get("metadata", {}).get("annotations") or {}).get(DIGEST_ANNOTATION, ""))
 
 
 def _as_object(manifest: Mapping[str, Any]) -> Any:

@@ -15,8 +15,15 @@ MODEL_FORMAT = "slicewise"
 SERVICE_ACCOUNT = "slicewise-models"
 GATEWAY_IMAGE = f"ghcr.io/slicewise/gateway:{__version__}"
 IMAGE_VARIABLE = "SLICEWISE_GATEWAY_IMAGE"
-# Plain Deployments, by the name that KServe gives them since 0.16 (before: RawDeployment).
 MODE_ANNOTATION = "serving.kserve.io/deploymentMode"
+# As KServe calls them since 0.16 (before: RawDeployment and Serverless).
+MODES = {"standard": "Standard", "serverless": "Knative"}
+KNATIVE = frozenset({"Knative", "Serverless"})
+# With Knative: the predictor's revisions get addresses of their own, at which each can be asked.
+TAGS_ANNOTATION = "serving.kserve.io/enable-tag-routing"
+CANARY_PERCENT = "canaryTrafficPercent"
+# With Knative: what the object was before its candidate, so that any later process can put it back.
+FORMER_ANNOTATION = "slicewise.dev/former"
 DIGEST_ANNOTATION = "slicewise.dev/bundle-digest"
 USER = 10001
 PART_OF = "app.kubernetes.io/part-of"
@@ -47,6 +54,9 @@ def inference_service(config: ServeConfig, storage_uri: str, digest: str) -> dic
         storage_uri: The model store of this very version.
         digest: The bundle's digest; a new one makes new pods.
     """
+    annotations = {MODE_ANNOTATION: MODES[config.deployment_mode], DIGEST_ANNOTATION: digest}
+    if config.deployment_mode == "serverless":
+        annotations[TAGS_ANNOTATION] = "true"
     return {
         "apiVersion": API_VERSION,
         "kind": "InferenceService",
@@ -54,7 +64,7 @@ def inference_service(config: ServeConfig, storage_uri: str, digest: str) -> dic
             "name": config.model_name,
             "namespace": config.namespace,
             "labels": {"app.kubernetes.io/name": config.model_name, PART_OF: "slicewise"},
-            "annotations": {MODE_ANNOTATION: "Standard", DIGEST_ANNOTATION: digest},
+            "annotations": annotations,
         },
         "spec": {"predictor": _predictor(config, storage_uri), "transformer": _transformer(config)},
     }
@@ -72,6 +82,8 @@ def changes(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str,
     """
     metadata = wanted["metadata"]
     annotations = {key: value for key, value in metadata["annotations"].items() if key != MODE_ANNOTATION}
+    if FORMER_ANNOTATION in (existing["metadata"].get("annotations") or {}):
+        annotations.setdefault(FORMER_ANNOTATION, None)
     model = dict(wanted["spec"]["predictor"]["model"])
     present = existing["spec"]["predictor"].get("model") or {}
     if "resources" in present:
@@ -88,8 +100,23 @@ def changes(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str,
             "labels": metadata["labels"],
             "annotations": annotations,
         },
-        "spec": {"predictor": {"model": model}, "transformer": _changed_transformer(existing, wanted)},
+        "spec": {
+            "predictor": {"model": model, **_changed_share(existing, wanted)},
+            "transformer": _changed_transformer(existing, wanted),
+        },
     }
+
+
+def is_serverless(service: Mapping[str, Any]) -> bool:
+    """Whether an InferenceService runs on Knative."""
+    return (service["metadata"].get("annotations") or {}).get(MODE_ANNOTATION) in KNATIVE
+
+
+def _changed_share(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, int | None]:
+    """The new model's share of the traffic; null gives it all, which matters only where it has another now."""
+    share = wanted["spec"]["predictor"].get(CANARY_PERCENT)
+    had = existing["spec"]["predictor"].get(CANARY_PERCENT)
+    return {} if share is None and had is None else {CANARY_PERCENT: share}
 
 
 def _changed_transformer(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,11 +177,11 @@ def _gateway(config: ServeConfig) -> dict[str, Any]:
             {"name": "SLICEWISE_HOST", "value": "0.0.0.0"},
             *_environment(config, ("max_request_mb", "timeout_s")),
         ],
-        # KServe's Service has port 80 for the first of these and its own number for each other.
+        # KServe's Service has port 80 for the first of these and its own number for each other; Knative takes one.
         "ports": [
             {"containerPort": 8080, "name": "http1", "protocol": "TCP"},
             {"containerPort": 8081, "name": "grpc", "protocol": "TCP"},
-        ],
+        ][: 1 if config.deployment_mode == "serverless" else 2],
         "startupProbe": live | {"periodSeconds": 2, "failureThreshold": 60},
         "livenessProbe": live | {"timeoutSeconds": 5, "periodSeconds": 10},
         "readinessProbe": ready,

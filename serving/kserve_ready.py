@@ -1,7 +1,7 @@
-"""Waiting for an InferenceService: its conditions first, then the service itself.
+"""Waiting for an InferenceService: its conditions, its pods, and then the service itself.
 
 KServe says Ready while a gateway is restarting again and again, and while pods of the old model still answer.
-So the service is asked which bundle it serves.
+So the pods are looked at, and the service is asked which bundle it serves.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ from typing import Any
 
 import httpx
 
+from serving.kserve_cluster import Cluster
+from serving.kserve_pods import Fault, find_fault, text_fault
 from slicewise.config import ServeConfig
 from slicewise.errors import ServerError
 
 # A new pod downloads the model, starts the JVM and its workers: that takes several requests' time limits.
 READY_FACTOR = 5
+# A fault may heal while secrets and quotas are being made; one that stays so much of timeout_s does not.
+FAULT_FACTOR = 0.25
 POLL_S = 1.0
 PROBE_S = 15.0
 FAILED = frozenset({"BlockedByFailedLoad", "InvalidSpec"})
@@ -40,28 +44,36 @@ class Ready:
     verified: bool
 
 
-def wait_ready(look: Callable[[], Mapping[str, Any]], generation: int, digest: str, config: ServeConfig) -> Ready:
+# Asks what the status names: the address, and what is missing (None: it serves the bundle), and whether it was asked.
+Ask = Callable[[Mapping[str, Any]], tuple[Ready | None, str]]
+
+
+def wait_ready(cluster: Cluster, generation: int, digest: str, ask: Ask | None = None) -> Ready:
     """Wait until this generation is ready and serves this bundle.
 
     Args:
-        look: Reads the InferenceService.
+        cluster: The InferenceService.
         generation: The generation that must have been observed.
         digest: The bundle's digest.
-        config: ``timeout_s``, of which ``READY_FACTOR`` times are waited at most.
+        ask: Asks the service itself; the gateway by default.
 
     Raises:
-        ServerError: The model failed to load, or time ran out; says what was missing.
+        ServerError: A fault that stays, or time ran out; says what was missing.
     """
+    config = cluster.config
+    ask = ask or (lambda status: ask_gateway(status, digest))
     deadline = time.monotonic() + READY_FACTOR * config.timeout_s
-    told = ""
+    told, faulty = "", _Lasting(FAULT_FACTOR * config.timeout_s)
     while True:
-        status = _status(look(), generation)
+        status = _status(cluster.read() or {}, generation)
         missing = _missing(status)
-        if missing is None and (address := _address(status)):
-            verified, missing = _ask(address, digest)
-            if missing is None:
-                return Ready(address, verified)
-        missing = missing or "no URL yet"
+        fault = find_fault(cluster, digest) or text_fault(missing, config.namespace)
+        faulty.note(fault)
+        if not missing and fault is None:
+            ready, missing = ask(status)
+            if ready:
+                return ready
+        missing = fault.message if fault else missing
         if missing != told:
             log.info("waiting for InferenceService %s: %s", config.model_name, missing)
             told = missing
@@ -70,14 +82,35 @@ def wait_ready(look: Callable[[], Mapping[str, Any]], generation: int, digest: s
         time.sleep(POLL_S)
 
 
+class _Lasting:
+    """Raises for a fault that does not go away."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._since: float | None = None
+
+    def note(self, fault: Fault | None) -> None:
+        """One look.
+
+        Raises:
+            ServerError: There was a fault at every look for too long.
+        """
+        if fault is None:
+            self._since = None
+        elif self._since is None:
+            self._since = time.monotonic()
+        elif time.monotonic() - self._since > self._patience_s:
+            raise ServerError(fault.message, fault.cure)
+
+
 def _status(service: Mapping[str, Any], generation: int) -> Mapping[str, Any]:
     """The status, or nothing while it still tells of an older generation."""
     status: Mapping[str, Any] = service.get("status") or {}
     return status if int(status.get("observedGeneration") or 0) >= generation else {}
 
 
-def _missing(status: Mapping[str, Any]) -> str | None:
-    """What is not ready yet; None when everything is.
+def _missing(status: Mapping[str, Any]) -> str:
+    """What is not ready yet; empty when everything is.
 
     Raises:
         ServerError: It will never be.
@@ -95,40 +128,45 @@ def _missing(status: Mapping[str, Any]) -> str | None:
         if name.endswith("Ready") and entry["status"] != "True" and entry.get("severity") != "Info":
             detail = entry.get("message") or entry.get("reason") or ""
             return f"{name} is {entry['status']}{f' ({detail})' if detail else ''}"
-    return None if "Ready" in conditions else "no condition Ready yet"
+    return "" if "Ready" in conditions else "no condition Ready yet"
 
 
-def _in_cluster() -> bool:
+def in_cluster() -> bool:
+    """Whether this process runs in a pod."""
     return "KUBERNETES_SERVICE_HOST" in os.environ
 
 
-def _address(status: Mapping[str, Any]) -> str:
-    """The cluster's own address inside a pod, else the one from outside."""
+def address_of(service: Mapping[str, Any] | None) -> str:
+    """Where an InferenceService answers: the cluster's own address inside a pod, else the one from outside."""
+    status = (service or {}).get("status") or {}
     inner = str((status.get("address") or {}).get("url") or "")
     outer = str(status.get("url") or "")
-    return (inner or outer if _in_cluster() else outer or inner).rstrip("/")
+    return (inner or outer if in_cluster() else outer or inner).rstrip("/")
 
 
-def _ask(address: str, digest: str) -> tuple[bool, str | None]:
-    """Ask which bundle is served.
+def ask_gateway(status: Mapping[str, Any], digest: str) -> tuple[Ready | None, str]:
+    """Ask the gateway which bundle is served.
 
-    Returns:
-        Whether it is ours, and what is missing. From outside the cluster the address may lead nowhere: then
-        neither is known, and KServe's word must do.
+    From outside the cluster the address may lead nowhere: then KServe's word must do, and the answer is not verified.
     """
+    address = address_of({"status": status})
+    if not address:
+        return None, "no URL yet"
     try:
         response = httpx.get(f"{address}/model/info", timeout=PROBE_S)
-        served = response.json().get("digest", "") if response.is_success else ""
+        served = str(response.json().get("digest", "")) if response.is_success else ""
     except httpx.ConnectError as error:
-        if _in_cluster():
-            return False, f"{address} does not answer"
+        if in_cluster():
+            return None, f"{address} does not answer"
         log.warning("%s cannot be reached from here (%s): taking KServe's word that it is ready", address, error)
-        return False, None
+        return Ready(address, verified=False), ""
     except (httpx.HTTPError, ValueError, AttributeError) as error:
-        return False, f"{address} gives no proper answer ({error})"
+        return None, f"{address} gives no proper answer ({error})"
     if not response.is_success:
-        return False, f"{address} answers {response.status_code}"
-    return (True, None) if served == digest else (False, f"{address} still serves bundle {served[:12]}")
+        return None, f"{address} answers {response.status_code}"
+    if served != digest:
+        return None, f"{address} still serves bundle {served[:12]}"
+    return Ready(address, verified=True), ""
 
 
 def _too_late(missing: str, config: ServeConfig) -> ServerError:

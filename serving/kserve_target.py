@@ -1,4 +1,4 @@
-"""Deployment to KServe: upload the model store, create or update the InferenceService, wait until it serves."""
+"""Deployment into a cluster: upload, create or update the InferenceService, wait, compare, verify."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from serving.kserve_cluster import connect
-from serving.kserve_errors import cluster_errors
-from serving.registry import Registry, describe_version
+from serving.kserve_connect import connect
+from serving.ledger import describe_version
+from serving.orderly import orderly_end
+from serving.registry import Registry
+from serving.registry_kubeflow import mirror_of
 from serving.rollout import roll_out
 from serving.storage import open_storage
 from serving.upload import upload_store
 from slicewise.config import ServeConfig
 from slicewise.errors import BundleError
-from slicewise.inference.bundle import META, load_bundle
+from slicewise.inference.bundle import META, Bundle, load_bundle
 
 
 def deploy_inference_service(bundle: Path, mar: Path, config: ServeConfig) -> dict[str, Any]:
@@ -25,45 +27,48 @@ def deploy_inference_service(bundle: Path, mar: Path, config: ServeConfig) -> di
     Args:
         bundle: The bundle folder.
         mar: The archive made of it.
-        config: Name, namespace, storage, workers and limits.
+        config: Name, namespace, storage and limits.
 
     Returns:
-        ``url``, ``target``, ``digest``, ``name``, ``namespace``, ``storage_uri``, ``created`` (false for an
-        update) and ``verified`` (whether the service itself was asked and answered with this bundle's digest).
+        ``target``, ``url``, ``digest``, ``version``, ``state`` (``serving``, or ``candidate`` where the canary passed
+        and waits), ``name``, ``namespace``, ``storage_uri``, ``created`` (rather than updated) and ``verified`` (the
+        service was asked, answered with this bundle's digest, and classified and segmented a slice).
 
     Raises:
-        BundleError: The bundle is damaged, or the archive was made of another one.
-        ConfigError: ``serve.storage_uri`` cannot be used.
-        ServerError: The storage or the cluster cannot be reached or refused, KServe or our ServingRuntime is
-            not installed there, or the service was not ready in time.
+        ConfigError: ``serve.storage_uri`` is missing or of an unknown kind.
+        BundleError: The bundle is damaged, the archive was made of another one, or the gate refused the model.
+        ServerError: The cluster or the storage cannot be reached or refused, or the model did not get ready in time
+            or failed its canary; what served before serves as before.
     """
     verified = load_bundle(bundle)
     _check_archive(mar, verified.digest)
-    with cluster_errors(config):
-        # First of all: an unreachable cluster is better known before the upload than after it.
-        cluster = connect(config)
-        existing = cluster.read()
-        storage = open_storage(config)
-        registry = Registry(storage, config.model_name)
-        with registry.claim(), tempfile.TemporaryDirectory() as work:
-            uri = upload_store(storage, verified, mar, config, Path(work))
-            version = describe_version(verified, uri)
-            registry.add(version)
-            ready = roll_out(cluster, registry, version)
+    _check_gate(verified, config)
+    storage = open_storage(config)
+    # Before the upload: an unreachable cluster is better known first.
+    cluster = connect(config)
+    created = cluster.read() is None
+    registry = Registry(storage, config.model_name, mirror_of(config))
+    with orderly_end(), registry.claim(), tempfile.TemporaryDirectory() as work:
+        uri = upload_store(storage, verified, mar, config, Path(work))
+        version = describe_version(verified, uri)
+        ready = roll_out(cluster, registry, version)
+        state = registry.read().named(version.name).state
     return {
         "target": "kserve",
         "url": ready.url,
         "digest": verified.digest,
+        "version": version.name,
+        "state": state,
         "name": config.model_name,
         "namespace": config.namespace,
         "storage_uri": uri,
-        "created": existing is None,
+        "created": created,
         "verified": ready.verified,
     }
 
 
 def _check_archive(mar: Path, digest: str) -> None:
-    """The archive holds ``bundle.json`` as it is: its SHA-256 is the bundle's digest."""
+    """See that an archive holds the bundle of this digest, and not that of a run before."""
     try:
         with zipfile.ZipFile(mar) as archive:
             found = sha256(archive.read(META)).hexdigest()
@@ -71,3 +76,11 @@ def _check_archive(mar: Path, digest: str) -> None:
         raise BundleError(f"{mar} is no archive of a bundle: {error}", "package the model again") from error
     if found != digest:
         raise BundleError(f"{mar} was made of another bundle ({found[:12]}, not {digest[:12]})", "package it again")
+
+
+def _check_gate(bundle: Bundle, config: ServeConfig) -> None:
+    gate = bundle.meta.metrics.get("gate") or {}
+    if config.require_gate and gate.get("passed") is False:
+        reasons = "; ".join(gate.get("reasons") or ["no reason given"])
+        cure = "train a better model, or deploy it all the same with --set serve.require_gate=false"
+        raise BundleError(f"the gate refused this model: {reasons}", cure)

@@ -1,100 +1,51 @@
-"""Every version that was ever deployed: one JSON object beside the models, written by compare-and-swap."""
+"""Every version that was ever deployed: one JSON object beside the models, written by compare-and-swap.
+
+One deployment of a model runs at a time: it holds a claim, which it renews while it lives. The claim of a process
+that died lapses within minutes, or is taken away at once by ``slicewise deploy --unlock``.
+"""
 
 from __future__ import annotations
 
 import json
-import os
+import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from serving.ledger import Claim, Ledger, State, Version, holder_name, now
 from serving.storage import Storage
-from serving.upload import version_name
 from slicewise.errors import ServerError
-from slicewise.inference.bundle import Bundle
-from slicewise.provenance import ROOT, code_version
 
-# Longer than any deployment waits: a claim that is older belongs to a process that died.
-CLAIM_S = 3 * 3600.0
+CLAIM_S = 300.0
+RENEW_S = 60.0
 TRIES = 20
-RUN_VARIABLES = ("SLICEWISE_RUN_ID", "KFP_RUN_ID")
+PAUSE_S = 0.05
+UNLOCK = "slicewise deploy --target kserve --unlock"
 
-State = Literal["candidate", "serving", "former", "rejected"]
+Mirror = Callable[[Version], None]
 
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Version(_Record):
-    """One deployed version: digests, metrics, and where it comes from."""
-
-    name: str
-    model_version: str
-    bundle_digest: str
-    storage_uri: str
-    state: State = "candidate"
-    reason: str = ""
-    registered: str
-    metrics: dict[str, Any] = {}
-    run_id: str = ""
-    data_digest: str = ""
-    code: dict[str, Any] | None = None
-    slicewise_version: str = ""
-
-
-class Event(_Record):
-    """What happened to a version, and when."""
-
-    at: str
-    version: str
-    state: State
-    reason: str = ""
-
-
-class Claim(_Record):
-    """Who is deploying, until when (seconds since the epoch)."""
-
-    token: str
-    until: float
-
-
-class Ledger(_Record):
-    """The whole registry of one model."""
-
-    format: Literal["slicewise-registry"] = "slicewise-registry"
-    model_name: str
-    versions: tuple[Version, ...] = ()
-    events: tuple[Event, ...] = ()
-    claim: Claim | None = None
-
-    def in_state(self, state: State) -> Version | None:
-        """The latest version in a state."""
-        return next((item for item in reversed(self.versions) if item.state == state), None)
-
-    def moved(self, name: str, state: State, reason: str = "") -> Ledger:
-        """With one version in another state; the one that served becomes the former one."""
-        chosen = [item for item in self.versions if item.name == name]
-        rest = [item for item in self.versions if item.name != name]
-        if state == "serving":
-            rest = [item.model_copy(update={"state": "former"}) if item.state == "serving" else item for item in rest]
-        changed = [item.model_copy(update={"state": state, "reason": reason}) for item in chosen]
-        event = Event(at=_now(), version=name, state=state, reason=reason)
-        return self.model_copy(update={"versions": (*rest, *changed), "events": (*self.events, event)})
+log = logging.getLogger(__name__)
 
 
 class Registry:
-    """The registry of one model in a storage."""
+    """The registry of one model in a storage.
 
-    def __init__(self, storage: Storage, model_name: str) -> None:
+    Args:
+        storage: Where the object lies.
+        model_name: The model.
+        mirror: Told of every version and of every change of its state, after it was written.
+    """
+
+    def __init__(self, storage: Storage, model_name: str, mirror: Mirror | None = None) -> None:
         self._storage = storage
         self._model_name = model_name
         self._name = f"registry/{model_name}.json"
+        self._mirror = mirror
+        self._token = ""
 
     def read(self) -> Ledger:
         """The registry as it is.
@@ -106,39 +57,90 @@ class Registry:
 
     @contextmanager
     def claim(self) -> Iterator[None]:
-        """Be the only one who deploys this model.
+        """Be the only one who deploys this model; renewed in the background for as long as it takes.
 
         Raises:
             ServerError: Somebody else is at it.
         """
         token = uuid.uuid4().hex
         self._change(lambda ledger: self._claimed(ledger, token))
+        self._token, done = token, threading.Event()
+        renewing = threading.Thread(target=self._renew, args=(done,), daemon=True)
+        renewing.start()
         try:
             yield
         finally:
-            self._change(lambda ledger: _released(ledger, token))
+            done.set()
+            renewing.join()
+            self._token = ""
+            self._release(token)
+
+    def unlock(self) -> Claim | None:
+        """Take the claim away from whoever holds it; that deployment fails at its next step."""
+        found: list[Claim | None] = []
+
+        def freed(ledger: Ledger) -> Ledger:
+            found.append(ledger.claim)
+            return ledger.model_copy(update={"claim": None})
+
+        self._change(freed)
+        return found[-1]
 
     def add(self, version: Version) -> None:
         """Record a candidate; one of the same name is replaced."""
-
-        def added(ledger: Ledger) -> Ledger:
-            rest = tuple(item for item in ledger.versions if item.name != version.name)
-            return ledger.model_copy(update={"versions": (*rest, version)}).moved(version.name, "candidate")
-
-        self._change(added)
+        self._recorded(version.name, lambda ledger: ledger.added(version))
 
     def move(self, name: str, state: State, reason: str = "") -> None:
         """Record what became of a version."""
-        self._change(lambda ledger: ledger.moved(name, state, reason))
+        self._recorded(name, lambda ledger: ledger.moved(name, state, reason))
+
+    def require_claim(self) -> None:
+        """See that the claim was not taken away.
+
+        Raises:
+            ServerError: It was.
+        """
+        self._held(self.read())
+
+    def _recorded(self, name: str, change: Callable[[Ledger], Ledger]) -> None:
+        before = {item.name: item for item in self.read().versions}
+        written = self._change(lambda ledger: change(self._held(ledger)))
+        for item in written.versions if self._mirror else ():
+            if self._mirror and (item.name == name or item != before.get(item.name)):
+                self._mirror(item)
+
+    def _held(self, ledger: Ledger) -> Ledger:
+        if self._token and (ledger.claim is None or ledger.claim.token != self._token):
+            raise ServerError(
+                f"this deployment of {self._model_name} was unlocked, or taken for dead, by somebody else",
+                "see 'slicewise deploy --target kserve --status', then deploy again if yours should serve",
+            )
+        return ledger
 
     def _claimed(self, ledger: Ledger, token: str) -> Ledger:
-        if ledger.claim and ledger.claim.until > time.time():
-            until = datetime.fromtimestamp(ledger.claim.until, UTC).isoformat(timespec="minutes")
+        held = ledger.claim
+        if held and held.until > time.time():
             raise ServerError(
-                f"another deployment of {self._model_name} is running",
-                f"wait for it; if it died, its claim ends at {until}",
+                f"another deployment of {self._model_name} is running: {held.holder}, since {held.since}",
+                f"wait for it; if it died, its claim ends in {max(1, round(held.until - time.time()))} s, "
+                f"or end it with '{UNLOCK}'",
             )
-        return ledger.model_copy(update={"claim": Claim(token=token, until=time.time() + CLAIM_S)})
+        claim = Claim(token=token, holder=holder_name(), since=now(), until=time.time() + CLAIM_S)
+        return ledger.model_copy(update={"claim": claim})
+
+    def _renew(self, done: threading.Event) -> None:
+        while not done.wait(RENEW_S):
+            try:
+                self._change(lambda ledger: _renewed(self._held(ledger)))
+            except ServerError as error:
+                log.warning("the claim on %s was not renewed: %s", self._model_name, error)
+
+    def _release(self, token: str) -> None:
+        try:
+            self._change(lambda ledger: _released(ledger, token))
+        except ServerError as error:
+            # Whatever went wrong before is the news; the claim lapses by itself.
+            log.warning("the claim on %s was not given back: %s", self._model_name, error)
 
     def _read(self) -> tuple[Ledger, str | None]:
         found = self._storage.read(self._name)
@@ -150,36 +152,25 @@ class Registry:
             place = f"{self._storage.uri}/{self._name}"
             raise ServerError(f"{place} is no registry", "restore it from a backup, or move it away") from error
 
-    def _change(self, change: Callable[[Ledger], Ledger]) -> None:
-        for _ in range(TRIES):
+    def _change(self, change: Callable[[Ledger], Ledger]) -> Ledger:
+        for attempt in range(TRIES):
             ledger, tag = self._read()
-            body = json.dumps(change(ledger).model_dump(mode="json"), indent=2, allow_nan=False).encode()
+            changed = change(ledger)
+            if changed == ledger:
+                return ledger
+            body = json.dumps(changed.model_dump(mode="json"), indent=2, allow_nan=False).encode()
             if self._storage.swap(self._name, body, tag):
-                return
+                return changed
+            time.sleep(PAUSE_S * attempt)
         raise ServerError(f"the registry of {self._model_name} is written by many at once", "deploy again")
 
 
-def describe_version(bundle: Bundle, storage_uri: str) -> Version:
-    """What the registry keeps of a bundle."""
-    meta = bundle.meta
-    return Version(
-        name=version_name(meta.model_version, bundle.digest),
-        model_version=meta.model_version,
-        bundle_digest=bundle.digest,
-        storage_uri=storage_uri,
-        registered=_now(),
-        metrics=meta.metrics,
-        run_id=next((os.environ[name] for name in RUN_VARIABLES if os.environ.get(name)), ""),
-        data_digest=meta.data_digest,
-        code=code_version(ROOT),
-        slicewise_version=meta.slicewise_version,
-    )
+def _renewed(ledger: Ledger) -> Ledger:
+    if ledger.claim is None:
+        return ledger
+    return ledger.model_copy(update={"claim": ledger.claim.model_copy(update={"until": time.time() + CLAIM_S})})
 
 
 def _released(ledger: Ledger, token: str) -> Ledger:
     mine = ledger.claim is not None and ledger.claim.token == token
     return ledger.model_copy(update={"claim": None}) if mine else ledger
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

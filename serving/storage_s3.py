@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -19,6 +20,8 @@ DENIED = frozenset({"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesN
 ABSENT = frozenset({"404", "NoSuchKey", "NotFound"})
 TAKEN = frozenset({"412", "PreconditionFailed", "409", "ConditionalRequestConflict"})
 FULL = frozenset({"QuotaExceeded", "XMinioStorageFull", "EntityTooLarge", "507"})
+
+log = logging.getLogger(__name__)
 
 
 class S3Storage:
@@ -89,12 +92,25 @@ class S3Storage:
             self._client.delete_object(Bucket=self.bucket, Key=self.key(source))
 
     def remove(self, prefix: str) -> None:
-        """Remove page by page."""
+        """Remove page by page, with what killed uploads have left in parts, which nobody sees but everybody pays."""
+        place = {"Bucket": self.bucket, "Prefix": f"{self.key(prefix)}/"}
         with self._named_errors():
-            pages = self._client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self.bucket, Prefix=f"{self.key(prefix)}/"):
+            for page in self._client.get_paginator("list_objects_v2").paginate(**place):
                 for item in page.get("Contents", []):
                     self._client.delete_object(Bucket=self.bucket, Key=item["Key"])
+            self._abort_parts(place)
+
+    def _abort_parts(self, place: dict[str, str]) -> None:
+        from botocore.exceptions import ClientError
+
+        try:
+            for page in self._client.get_paginator("list_multipart_uploads").paginate(**place):
+                for item in page.get("Uploads", []):
+                    found = {"Bucket": self.bucket, "Key": item["Key"], "UploadId": item["UploadId"]}
+                    self._client.abort_multipart_upload(**found)
+        except ClientError as error:
+            # Not every storage can list them, nor every key: the bucket's own rules must do then.
+            log.info("unfinished uploads of %s are not looked for: %s", self.uri, error.response["Error"]["Code"])
 
     def _get(self, name: str) -> dict[str, Any] | None:
         from botocore.exceptions import ClientError

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import json
 import logging
-import uuid
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from serving.ledger import version_name
 from serving.storage import Storage
 from serving.torchserve.properties import ServerPorts, server_properties
 from slicewise.config import ServeConfig
@@ -37,15 +37,11 @@ POD_PORTS = ServerPorts(inference=8085, management=8086, metrics=8082, grpc_infe
 log = logging.getLogger(__name__)
 
 
-def version_name(version: str, digest: str) -> str:
-    """How a version is called in the storage and in the registry."""
-    return f"{version}-{digest[:12]}"
-
-
 def upload_store(storage: Storage, bundle: Bundle, archive: Path, config: ServeConfig, work: Path) -> str:
     """Upload bundle and model store unless this very version is there already and whole.
 
-    Everything goes under a temporary name first, is read back and compared, and takes its place then.
+    Everything goes under a temporary name first, is read back and compared, and takes its place then; what a killed
+    upload has left there is removed first. Files that are right already stay untouched: somebody may be reading them.
 
     Args:
         storage: Where to.
@@ -65,18 +61,29 @@ def upload_store(storage: Storage, bundle: Bundle, archive: Path, config: ServeC
     manifest = _manifest(bundle, config, sources, version)
     uri = f"{storage.uri}/{version}"
     found = storage.read(f"{version}/{MANIFEST}")
-    if found and found[0] == manifest and not wrong_files(storage, _digests(sources)):
+    incoming = f"{INCOMING}/{config.model_name}"
+    storage.remove(incoming)
+    wrong = wrong_files(storage, _digests(sources))
+    if found and found[0] == manifest and not wrong:
         log.info("%s is complete already", uri)
         return uri
-    log.info("uploading %.1f MB to %s", archive.stat().st_size / 2**20, uri)
-    incoming = f"{INCOMING}/{uuid.uuid4().hex}"
+    missing = {name: sources[name] for name in wrong}
+    log.info("uploading %.1f MB to %s", sum(path.stat().st_size for path in missing.values()) / 2**20, uri)
     try:
-        _transfer(storage, sources, incoming)
+        _transfer(storage, missing, incoming)
     finally:
-        storage.remove(incoming)
+        _clear(storage, incoming)
     # Last: whoever sees the manifest may rely on all the rest.
     storage.write(f"{version}/{MANIFEST}", manifest)
     return uri
+
+
+def _clear(storage: Storage, incoming: str) -> None:
+    try:
+        storage.remove(incoming)
+    except ServerError as error:
+        # Whatever went wrong before is the news; the next upload removes it.
+        log.warning("%s/%s is left over: %s", storage.uri, incoming, error)
 
 
 def wrong_files(storage: Storage, digests: dict[str, str]) -> list[str]:

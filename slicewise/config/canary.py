@@ -16,9 +16,10 @@ class CanaryConfig(Section):
     """The steps of a canary and the limits that hold at each.
 
     Attributes:
-        steps: Shares of the traffic in per cent, rising; the promotion to 100 follows by itself.
-        hold_s: How long one step is watched, in seconds.
-        requests: Slices that both versions are asked for at each step, at least.
+        steps: Shares of the traffic in per cent, rising; the promotion to 100 follows by itself. Empty: a new model
+            takes the former one's place at once.
+        hold_s: How long one step is watched, in seconds; its probes are spread over that time.
+        requests: Slices that both versions are asked for at each step.
         max_error_rate: Share of the new version's requests that may fail.
         max_latency_ratio: Median latency of the new version over that of the former, at most.
         min_agreement: Share of the slices that both versions must give the same label.
@@ -35,6 +36,6 @@ class CanaryConfig(Section):
 
     @model_validator(mode="after")
     def _rising(self) -> CanaryConfig:
-        if not self.steps or list(self.steps) != sorted(set(self.steps)):
+        if list(self.steps) != sorted(set(self.steps)):
             raise ValueError("steps must rise, e.g. [10, 25, 50]")
         return self

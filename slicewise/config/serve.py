@@ -36,6 +36,10 @@ class ServeConfig(Section):
         max_wait_s: How long one of them waits at most.
         storage_uri: Where models for the cluster lie: ``s3://BUCKET/PREFIX`` or ``pvc://CLAIM/PATH``.
         storage_mount: The folder in which a ``pvc://`` claim is mounted where ``deploy`` runs.
+        deployment_mode: ``standard`` makes plain Deployments, ``serverless`` uses Knative; KServe does not let an
+            InferenceService that is there change it.
+        require_gate: Whether a model that the gate refused is refused here too.
+        model_registry: Address of a Kubeflow Model Registry that is told of every version as well; empty for none.
         canary: How a new model takes the place of the former one.
     """
 
@@ -59,6 +63,9 @@ class ServeConfig(Section):
     namespace: str = "slicewise"
     storage_uri: str = ""
     storage_mount: str = ""
+    deployment_mode: Literal["standard", "serverless"] = "standard"
+    require_gate: bool = True
+    model_registry: str = ""
     canary: CanaryConfig = CanaryConfig()
 
     @model_validator(mode="before")

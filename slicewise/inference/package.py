@@ -46,7 +46,7 @@ def make_bundle(
         calibration=fitted.calibration,
         postprocess=fitted.postprocess,
         ood=ood,
-        metrics=key_figures(metrics),
+        metrics=key_figures(metrics) | {"gate": {key: metrics["verdict"][key] for key in ("passed", "reasons")}},
         synthetic=metrics["synthetic"],
         sources=index.sources,
         data_digest=index.data_digest,
