@@ -20,6 +20,7 @@ from slicewise.config import ServeConfig
 from slicewise.errors import ConfigError
 
 T = TypeVar("T")
+LONGEST = 300
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ def record(config: ServeConfig, version: Version) -> None:
     try:
         _record(config, version)
     except (ClientError, OSError, StoreError, OpenApiException) as error:
-        log.warning("%s does not know of %s: %s", config.model_registry, version.name, error)
+        told = " ".join(str(error).split())[:LONGEST]
+        log.warning("%s does not know of %s: %s", config.model_registry, version.name, told)
 
 
 def _record(config: ServeConfig, version: Version) -> None:

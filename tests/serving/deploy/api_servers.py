@@ -30,8 +30,8 @@ MOMENT = "2026-01-01T00:00:00Z"
 WAIT_S = 60.0
 
 
-def wait_for(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + WAIT_S
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT_S) -> Any:
+    deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
@@ -185,6 +185,9 @@ class Controller:
             self.say(generation, "False", name, url=None)
             return
         digest = digest_of(service)
+        if digest not in self.gateways:
+            self.say(generation, "Unknown", name)
+            return
         more: dict[str, Any] = {}
         if is_serverless(service):
             more["components"] = {"predictor": self._revision(name, digest, service)}

@@ -30,6 +30,8 @@ from slicewise.errors import SliceWiseError
 from slicewise.inference.bundle import Bundle, BundleMeta, load_bundle, write_bundle
 from slicewise.inference.predictor import Predictor
 
+# Three processes that import torch and KServe's SDK at once, on a machine that has other work.
+START_S = 240.0
 DESCRIBE = b'"describe"'
 
 
@@ -116,7 +118,12 @@ class PredictorServer:
         return Handler
 
 
-def write_model(folder: Path, version: str, seed: int, *, opposite: bool = False) -> Path:
+FIGURES = {"roc_auc": {"value": 0.9, "low": 0.8, "high": 0.95}}
+
+
+def write_model(
+    folder: Path, version: str, seed: int, *, opposite: bool = False, metrics: dict[str, Any] = FIGURES
+) -> Path:
     """A bundle with seeded random weights; ``opposite`` calls tumour what the same weights call none."""
     import torch
 
@@ -131,7 +138,7 @@ def write_model(folder: Path, version: str, seed: int, *, opposite: bool = False
         architecture=ModelConfig(),
         preprocessing=SliceConfig(),
         model_version=version,
-        metrics={"roc_auc": {"value": 0.9, "low": 0.8, "high": 0.95}},
+        metrics=metrics,
         data_digest="d" * 64,
     )
     write_bundle(folder / "bundle", weights, meta)
@@ -152,7 +159,7 @@ def served_models(bundles: list[Path], work: Path) -> Iterator[list[Model]]:
                 gateways.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
         urls = [f"http://{LOOPBACK}:{port}" for port in ports]
         for url in urls:
-            wait_for(lambda url=url: _answers(url), f"{url} does not answer; see {work}")
+            wait_for(lambda url=url: _answers(url), f"{url} does not answer; see {work}", START_S)
         archives = [build_archive(bundle, bundle.parent / "archive", ServeConfig()) for bundle in bundles]
         yield [
             Model(load_bundle(bundle), archive, predictor, url)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from api_servers import Controller
+from api_servers import ROOT, Controller, wait_for
 from deploying import ledger, states
 from models import Model
 from typer.testing import CliRunner
@@ -127,6 +130,33 @@ def test_unlock_ends_a_claim(command: Command, models: list[Model], claim_config
         # The one that was taken for dead finds out before it changes anything.
         dead.move(models[0].name, "rejected")
     assert states(claim_config) == {"3": "serving"}
+
+
+def test_a_deployment_that_is_told_to_stop_puts_everything_back(
+    command: Command, controller: Controller, models: list[Model], claim_config: ServeConfig
+) -> None:
+    command.deploy(models[0])
+    before = controller.service()
+    # The candidate's pods never get ready, as nobody answers at its address.
+    controller.gateways.pop(models[1].digest)
+    words = ["--bundle", str(models[1].bundle.folder), "--archive", str(models[1].archive)]
+    line = [sys.executable, "-m", "slicewise.cli", "deploy", "--target", "kserve", *command.words, *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: controller.service("slicewise-canary"), "the candidate was not created")
+        process.terminate()
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told[-800:]
+    beside = controller.service("slicewise-canary")
+    assert beside is not None
+    assert beside["metadata"]["annotations"][STOP_ANNOTATION] == "true"
+    after = controller.service()
+    assert after is not None
+    assert before is not None
+    assert after["spec"] == before["spec"]
+    assert states(claim_config) == {"3": "serving", "4": "rejected"}
+    assert ledger(claim_config)["versions"][-1]["reason"] == "interrupted (KeyboardInterrupt)"
+    assert ledger(claim_config)["claim"] is None
 
 
 @pytest.mark.parametrize(
