@@ -18,12 +18,13 @@ PREFIX = "License :: "
 def licence(package: Distribution) -> str:
     """The licence expression, else the classifiers, else the licence field's first line."""
     metadata = package.metadata
-    if expression := metadata.get("License-Expression"):
-        return str(expression)
+    if "License-Expression" in metadata:
+        return metadata["License-Expression"]
     classifiers = [entry for entry in metadata.get_all("Classifier") or [] if entry.startswith(PREFIX)]
     if classifiers:
         return "; ".join(entry.rpartition(" :: ")[2] for entry in classifiers)
-    return str(metadata.get("License") or UNKNOWN).strip().splitlines()[0][:80] or UNKNOWN
+    fields = metadata.get_all("License") or [UNKNOWN]
+    return (fields[0].strip() or UNKNOWN).splitlines()[0][:80]
 
 
 def packages() -> list[tuple[str, str, str]]:

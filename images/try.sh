@@ -6,7 +6,10 @@ set -eu
 here="$(cd "$(dirname "$0")" && pwd)"
 TAG="${TAG:-0.1.0}"
 REGISTRY="${REGISTRY:-ghcr.io/slicewise}"
-TOOL="${TOOL:-$(command -v docker || command -v podman)}"
+# A docker client without its daemon is no docker.
+if [ -z "${TOOL:-}" ]; then
+  if docker info >/dev/null 2>&1; then TOOL=docker; else TOOL=podman; fi
+fi
 USER_ID="${USER_ID:-1000}"
 work="$1"; shift
 [ "$#" -gt 0 ] || set -- pipeline serve
@@ -29,16 +32,17 @@ start_serving() {
   mkdir -p "$store" && find "$work/run" -name slicewise.mar -exec cp {} "$store/" \;
   # shellcheck disable=SC2086
   started="$("$TOOL" run -d --name predictor-trial $restricted --network none --shm-size 512m -v "$store:/mnt/models:ro" \
+    -e SLICEWISE_TORCHSERVE_METRICS_PORT=8082 \
     "$REGISTRY/predictor:$TAG" /mnt/models --port=8085 --model_name=slicewise)"
   # What KServe adds to a transformer's arguments, some of it twice.
   # shellcheck disable=SC2086
-  started="$started $("$TOOL" run -d --name gateway-trial $restricted --network container:predictor-trial \
+  started="$("$TOOL" run -d --name gateway-trial $restricted --network container:predictor-trial \
     "$REGISTRY/gateway:$TAG" --model_name slicewise --predictor_host 127.0.0.1:8085 --http_port 8080 \
-    --predictor_protocol v2 --enable_latency_logging=false --model_name slicewise)"
+    --predictor_protocol v2 --enable_latency_logging=false --model_name slicewise) $started"
 }
 
 wait_ready() {
-  for _ in $(seq 60); do
+  for _ in $(seq 200); do
     if inside "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/healthz', timeout=20)" 2>/dev/null; then return; fi
     for name in predictor-trial gateway-trial; do
       [ "$("$TOOL" inspect -f '{{.State.Running}}' "$name")" = true ] || { "$TOOL" logs --tail 30 "$name" >&2; exit 1; }
@@ -59,6 +63,7 @@ outputs = json.load(u.urlopen(request, timeout=60))["outputs"]
 print({item["name"]: item["shape"] for item in outputs})
 '
   inside 'import urllib.request as u; print(u.urlopen("http://127.0.0.1:8080/").status, "for the page")'
+  inside 'import urllib.request as u; print([line for line in u.urlopen("http://127.0.0.1:8082/metrics").read().decode().splitlines() if line.startswith("slicewise_slices_total")])'
   for name in predictor-trial gateway-trial; do
     "$TOOL" exec "$name" sh -c 'echo "user $(id -u), capabilities $(grep CapEff /proc/1/status | cut -f2)"; ! touch /opt/venv/x'
   done
