@@ -40,6 +40,8 @@ def serve(
         str | None,
         typer.Option(help="torch (default), openvino, or auto: the fastest by a probe at the start."),
     ] = None,
+    ui: Annotated[bool, typer.Option("--ui", help="Serve the web page too, at /ui/.")] = False,
+    runs: Annotated[Path | None, typer.Option(help="With --ui: a folder of runs to show.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file with keys to change.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. serve.workers=2")] = None,
 ) -> None:
@@ -53,11 +55,14 @@ def serve(
 
     logging.getLogger("httpx").setLevel(logging.WARNING)
     ports = {"gateway_port": port, "gateway_grpc_port": grpc_port, "torchserve_port": torchserve_port}
+    changes: dict[str, object] = ports | ({} if runs is None else {"ui_runs": str(runs.resolve())})
     words = [*(overrides or ()), *([f"serve.backend={backend}"] if backend else [])]
     words += [f"serve.predictor.engine={engine}"] if engine else []
-    settings = load_config(file=config, overrides=words).serve.model_copy(update=ports)
+    words += ["serve.ui=true"] if ui or runs is not None else []
+    settings = load_config(file=config, overrides=words).serve.model_copy(update=changes)
 
     def announce(state: StackState) -> None:
-        typer.echo(f"ready: {state.gateway_url}  (gRPC on 127.0.0.1:{state.grpc_port}; Ctrl-C stops it)")
+        page = f"  page: {state.gateway_url}/ui/" if settings.ui else ""
+        typer.echo(f"ready: {state.gateway_url}  (gRPC on 127.0.0.1:{state.grpc_port}; Ctrl-C stops it){page}")
 
     serve_stack(find_bundle(bundle), settings, on_ready=announce)

@@ -25,6 +25,7 @@ from serving.ports import LOOPBACK, require_free
 from serving.state import StackState
 from serving.supervise import Supervisor
 from serving.torchserve.server import TorchServeProcess
+from serving.ui.runs import RunFolder
 from serving.versions.folder import is_models_folder
 from serving.versions.start import start_server
 from slicewise.config import ServeConfig
@@ -129,6 +130,7 @@ def serve_bundle(source: Path, config: ServeConfig, work: Path, announcement: An
             alive=running.alive if supervisor is None else supervisor.hopeful,
             on_ready=lambda: announcement.tell(running.process),
             background=None if supervisor is None else supervisor.run,
+            ui_runs=ui_runs(config),
         ).start()
     finally:
         _ignore_signals()
@@ -159,7 +161,15 @@ def serve_folder(source: Path, config: ServeConfig, work: Path, announcement: An
         max_request_mb=config.max_request_mb,
         on_ready=announce,
         background=watcher.run,
+        ui_runs=ui_runs(config),
     ).start()
+
+
+def ui_runs(config: ServeConfig) -> RunFolder | None:
+    """What the web page may show; None where there is to be no page."""
+    if not config.ui:
+        return None
+    return RunFolder(Path(config.ui_runs) if config.ui_runs else None)
 
 
 @contextlib.contextmanager

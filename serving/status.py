@@ -12,6 +12,10 @@ from typing import Any
 from slicewise.errors import InputError, ServerError, TooLargeError
 
 
+class NotFoundError(InputError):
+    """Something else that is not there (HTTP 404 / gRPC NOT_FOUND)."""
+
+
 class UnknownJobError(InputError):
     """A job that is not there, or no longer (HTTP 404 / gRPC NOT_FOUND)."""
 
@@ -83,6 +87,7 @@ _TABLE: tuple[tuple[type[Exception], Status], ...] = (
     (TooLargeError, Status(413, "RESOURCE_EXHAUSTED", "too_large", "Content Too Large")),
     (UnsupportedMediaError, Status(415, "INVALID_ARGUMENT", "unsupported_media_type", "Unsupported Media Type")),
     (UnknownVersionError, Status(404, "NOT_FOUND", "unknown_version", "Not Found")),
+    (NotFoundError, Status(404, "NOT_FOUND", "not_found", "Not Found")),
     (UnknownJobError, Status(404, "NOT_FOUND", "unknown_job", "Not Found")),
     (JobStateError, Status(409, "FAILED_PRECONDITION", "job_state", "Conflict")),
     (UnsuitableError, Status(422, "FAILED_PRECONDITION", "unsuitable", "Unprocessable Content")),

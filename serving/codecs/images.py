@@ -32,6 +32,8 @@ _MAGIC = (
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"\x93NUMPY", "npy"),
     (0, b"PK\x03\x04", "npz"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
     (0, b"\x1f\x8b", "NIfTI"),
     (344, b"n+1\0", "NIfTI"),
     (4, b"n+2\0", "NIfTI"),
@@ -41,7 +43,7 @@ AGAIN = "send the whole file again"
 
 
 def kind_of(data: bytes) -> str | None:
-    """``PNG``, ``JPEG``, ``npy``, ``npz``, ``NIfTI`` (gzip too) or ``DICOM`` by the first bytes; else None."""
+    """``PNG``, ``JPEG``, ``TIFF``, ``npy``, ``npz``, ``NIfTI`` (gzip too), ``DICOM`` by the first bytes, or None."""
     return next((kind for at, magic, kind in _MAGIC if data[at : at + len(magic)] == magic), None)
 
 

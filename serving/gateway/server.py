@@ -27,6 +27,7 @@ from serving.gateway.sdk import (
 )
 from serving.gateway.version_choice import VersionChoice
 from serving.ports import LOOPBACK
+from serving.ui.runs import RunFolder
 from slicewise.errors import PortBusyError, ServerError
 
 GRACE_S = 5
@@ -39,12 +40,15 @@ log = logging.getLogger(__name__)
 class _Rest(RESTServer):  # type: ignore[misc]
     """KServe's REST server with our routes, limits and errors, on an address of our choice."""
 
-    def __init__(self, host: str, model: SliceWiseModel, max_request_mb: int, **settings: Any) -> None:
+    def __init__(
+        self, host: str, model: SliceWiseModel, max_request_mb: int, ui_runs: RunFolder | None, **settings: Any
+    ) -> None:
         super().__init__("kserve.model_server:app", **settings)
         self.config.host = host
         self.config.server_header = False
         self._model = model
         self._max_request_mb = max_request_mb
+        self._ui_runs = ui_runs
 
     @property
     def started(self) -> bool:
@@ -54,7 +58,7 @@ class _Rest(RESTServer):  # type: ignore[misc]
         self._server.should_exit = True
 
     def _register_endpoints(self, application: FastAPI) -> None:
-        add_routes(application, self._model, self._max_request_mb)
+        add_routes(application, self._model, self._max_request_mb, self._ui_runs)
         super()._register_endpoints(application)
 
     def _add_middlewares(self, application: FastAPI) -> None:
@@ -99,6 +103,7 @@ class GatewayServer(ModelServer):  # type: ignore[misc]
         max_request_mb: Largest body or message.
         alive: Asked every moment; the gateway stops when it says no.
         on_ready: Awaited once the ports are open.
+        ui_runs: What the web page may show of runs; None serves no such page.
         background: Runs as long as the servers do, and is cancelled before they stop.
     """
 
@@ -112,6 +117,7 @@ class GatewayServer(ModelServer):  # type: ignore[misc]
         alive: Callable[[], bool] = lambda: True,
         on_ready: Callable[[], Awaitable[None]] | None = None,
         background: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        ui_runs: RunFolder | None = None,
     ) -> None:
         super().__init__(http_port=http_port, grpc_port=grpc_port, enable_latency_logging=False, grace_period=GRACE_S)
         self.dataplane = _TruthfulDataPlane(model, self.registered_models)
@@ -121,6 +127,7 @@ class GatewayServer(ModelServer):  # type: ignore[misc]
         self._alive = alive
         self._on_ready = on_ready
         self._background = background
+        self._ui_runs = ui_runs
 
     def start(self, models: list[Any] | None = None) -> None:
         """Serve until SIGTERM, SIGINT, or until ``alive`` says no.
@@ -137,6 +144,7 @@ class GatewayServer(ModelServer):  # type: ignore[misc]
             self._host,
             self._model,
             self._max_request_mb,
+            self._ui_runs,
             data_plane=self.dataplane,
             model_repository_extension=self.model_repository_extension,
             http_port=self.http_port,

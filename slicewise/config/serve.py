@@ -34,6 +34,8 @@ class ServeConfig(Section):
         max_in_flight: Requests at the model server at once, at most.
         max_waiting: Requests that wait for their turn before it, at most; one more is told to come again.
         max_wait_s: How long one of them waits at most.
+        ui: Whether the web page is served too, below ``/ui/``.
+        ui_runs: A folder of runs that the page may show; empty for none.
         storage_uri: Where models for the cluster lie: ``s3://BUCKET/PREFIX`` or ``pvc://CLAIM/PATH``.
         storage_mount: The folder in which a ``pvc://`` claim is mounted where ``deploy`` runs.
         deployment_mode: ``standard`` makes plain Deployments, ``serverless`` uses Knative; KServe does not let an
@@ -60,6 +62,8 @@ class ServeConfig(Section):
     max_in_flight: Count = 32
     max_waiting: Annotated[int, Field(ge=0)] = 128
     max_wait_s: PositiveFloat = 30.0
+    ui: bool = False
+    ui_runs: str = ""
     namespace: str = "slicewise"
     storage_uri: str = ""
     storage_mount: str = ""

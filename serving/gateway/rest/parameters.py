@@ -18,7 +18,7 @@ from slicewise.inference.explain import ExplainMethod
 from slicewise.inference.predictor import MAX_MC_SAMPLES, PredictOptions
 
 Chosen = TypeVar("Chosen", bound="SliceParameters")
-StudyMaskFormat = Literal["none", "nifti", "npy"]
+StudyMaskFormat = Literal["none", "nifti", "npy", "npy_gz"]
 MAX_MM = 100.0
 
 
@@ -157,7 +157,8 @@ class StudyParameters(SliceParameters):
     mask_format: StudyMaskFormat = Field(
         "none",
         description="How to send the mask: not at all, nifti (base64 of .nii.gz, BraTS labels, the input's geometry) "
-        "or npy (base64, uint8 [3, slices, rows, columns] of WT, TC, ET in display orientation).",
+        "npy (base64, uint8 [3, slices, rows, columns] of WT, TC, ET in display orientation) or npy_gz (the same, "
+        "gzipped: a hundredth of the size).",
     )
 
 

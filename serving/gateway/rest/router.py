@@ -19,6 +19,9 @@ from serving.gateway.rest.studies import StudyRoutes
 from serving.gateway.rest.study_run import StudyLimits, StudyRunner
 from serving.gateway.rest.v2 import V2Routes
 from serving.gateway.rest.workplace import Workplace
+from serving.ui.routes import UiRoutes
+from serving.ui.runs import RunFolder
+from serving.ui.scans import ScanRoutes
 from slicewise import RESEARCH_USE, __version__
 
 DESCRIPTION = (
@@ -27,13 +30,14 @@ DESCRIPTION = (
 )
 
 
-def add_routes(app: FastAPI, model: SliceWiseModel, max_request_mb: int) -> None:
+def add_routes(app: FastAPI, model: SliceWiseModel, max_request_mb: int, ui_runs: RunFolder | None = None) -> None:
     """Add the routes; to be done before the SDK adds its own, some of which they replace.
 
     Args:
         app: The application.
         model: The gateway's model.
         max_request_mb: The largest body, from which the sizes of studies follow.
+        ui_runs: What the web page may show of runs; None without the page.
     """
     workplace = Workplace()
     runner = StudyRunner(model, StudyLimits.of(max_request_mb))
@@ -41,7 +45,7 @@ def add_routes(app: FastAPI, model: SliceWiseModel, max_request_mb: int) -> None
 
     documented = APIRouter()
     for routes in (
-        InfoRoutes(model),
+        InfoRoutes(model, with_ui=ui_runs is not None),
         SliceRoutes(model),
         BatchRoutes(model),
         StudyRoutes(runner, workplace),
@@ -49,6 +53,9 @@ def add_routes(app: FastAPI, model: SliceWiseModel, max_request_mb: int) -> None
     ):
         documented.include_router(routes.router())
     app.include_router(APIRouter(lifespan=_lifespan(workplace, jobs)))
+    if ui_runs is not None:
+        scans = ScanRoutes(model, runner.limits, workplace)
+        app.include_router(UiRoutes(scans, ui_runs).router())
     app.include_router(documented)
     app.include_router(V2Routes(model).router())
     _document(app, documented)

@@ -76,8 +76,8 @@ def _affected(prediction: StudyPrediction) -> dict[str, list[int]]:
 def _mask(study: Study, prediction: StudyPrediction, form: StudyMaskFormat) -> str | None:
     if form == "none" or prediction.mask is None:
         return None
-    if form == "npy":
-        return npy_base64(prediction.mask)
+    if form in ("npy", "npy_gz"):
+        return npy_base64(prediction.mask, packed=form == "npy_gz")
     with tempfile.TemporaryDirectory(prefix="slicewise-mask-") as folder:
         path = Path(folder) / "mask.nii.gz"
         write_study_mask(prediction, grid_of(study), path)
