@@ -130,7 +130,7 @@ def serve_bundle(source: Path, config: ServeConfig, work: Path, announcement: An
             alive=running.alive if supervisor is None else supervisor.hopeful,
             on_ready=lambda: announcement.tell(running.process),
             background=None if supervisor is None else supervisor.run,
-            ui_runs=ui_runs(config),
+            ui_runs=RunFolder.chosen(config.ui, config.ui_runs),
         ).start()
     finally:
         _ignore_signals()
@@ -161,15 +161,8 @@ def serve_folder(source: Path, config: ServeConfig, work: Path, announcement: An
         max_request_mb=config.max_request_mb,
         on_ready=announce,
         background=watcher.run,
-        ui_runs=ui_runs(config),
+        ui_runs=RunFolder.chosen(config.ui, config.ui_runs),
     ).start()
-
-
-def ui_runs(config: ServeConfig) -> RunFolder | None:
-    """What the web page may show; None where there is to be no page."""
-    if not config.ui:
-        return None
-    return RunFolder(Path(config.ui_runs) if config.ui_runs else None)
 
 
 @contextlib.contextmanager

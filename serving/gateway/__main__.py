@@ -39,10 +39,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     for name in ("max_request_mb", "timeout_s"):
         preset = environment.get(f"SLICEWISE_{name.upper()}", getattr(defaults, name))
         parser.add_argument(f"--{name}", type=int, default=int(preset))
+    # The words of KServe's flags: a value, so that the environment can say it too.
+    parser.add_argument("--ui", type=_flag, default=_flag(environment.get("SLICEWISE_UI", "false")))
+    parser.add_argument("--ui_runs", default=environment.get("SLICEWISE_UI_RUNS", defaults.ui_runs))
     known, skipped = parser.parse_known_args(arguments)
     if skipped:
         log.info("arguments skipped: %s", " ".join(skipped))
     return known
+
+
+def _flag(word: str) -> bool:
+    return word.strip().lower() in ("true", "1", "yes")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,10 +59,13 @@ def main(arguments: list[str] | None = None) -> int:
     given = parse(arguments)
     from serving.gateway.model import SliceWiseModel
     from serving.gateway.server import GatewayServer
+    from serving.ui.runs import RunFolder
 
     model = SliceWiseModel(given.model_name, connect(given))
+    runs = RunFolder.chosen(given.ui, given.ui_runs)
+    ports = (given.http_port, given.grpc_port)
     try:
-        GatewayServer(model, given.http_port, given.grpc_port, given.host, given.max_request_mb).start()
+        GatewayServer(model, *ports, given.host, given.max_request_mb, ui_runs=runs).start()
     except SliceWiseError as error:
         log.error("%s", error)
         return error.exit_code

@@ -27,7 +27,8 @@ def grey_levels(values: NDArray[Any]) -> NDArray[np.uint8]:
     if inside.size == 0:
         return np.zeros(values.shape, np.uint8)
     low, high = np.percentile(inside, WINDOW)
-    scaled = (np.nan_to_num(values).astype(np.float32) - np.float32(low)) / np.float32(max(high - low, 1e-6))
+    finite = np.nan_to_num(values.astype(np.float32), nan=low, posinf=high, neginf=low)
+    scaled = (finite - np.float32(low)) / np.float32(max(high - low, 1e-6))
     levels: NDArray[np.uint8] = (DARKEST + np.clip(scaled, 0, 1) * (255 - DARKEST)).astype(np.uint8)
     levels[values == 0] = 0
     return levels

@@ -39,6 +39,11 @@ class RunFolder:
 
     root: Path | None
 
+    @classmethod
+    def chosen(cls, ui: bool, folder: str) -> RunFolder | None:
+        """As the configuration says; None where there is to be no page."""
+        return cls(Path(folder) if folder else None) if ui else None
+
     def names(self) -> dict[str, Path]:
         """The runs with figures, newest first; links are left out, as they may lead elsewhere."""
         if self.root is None or not self.root.is_dir():

@@ -18,9 +18,8 @@ from slicewise.files import write_json
 from slicewise.inference.bundle import CARD, BundleMeta, write_bundle
 from slicewise.inference.calibration import Abstain, Calibration, Threshold
 
-# The metrics of a made-up run lie with the tests of the report.
-sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
-sys.path.append(str(Path(__file__).parents[1] / "studies"))
+# The metrics of a made-up run lie with the tests of the report, the study to upload with those of the gateway.
+sys.path += [str(Path(__file__).parents[1] / name) for name in ("evaluation", "serving")]
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 STARTED_S = 120

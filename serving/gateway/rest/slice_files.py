@@ -77,7 +77,10 @@ def _tiff(data: bytes, item: Item, given: tuple[str, ...] | None) -> tuple[Array
     names = given or (LGG_CHANNELS if LGG_NAME.match(item.name) else (UNKNOWN_MODALITY,))
     if grey is not None or len(names) == 1:
         return (grey_pixels(picture) if grey is None else grey)[np.newaxis], names
-    planes = dict(zip(names, np.asarray(picture).transpose(2, 0, 1), strict=len(names) == 3))
+    if len(names) != len(LGG_CHANNELS):
+        message = f"modalities: {len(names)} names for the 3 channels of {item.label}"
+        raise InputError(message, "name each of them, or one for all as grey levels")
+    planes = dict(zip(names, np.asarray(picture).transpose(2, 0, 1), strict=True))
     return _lgg(planes) if tuple(planes) == LGG_CHANNELS else (np.stack(list(planes.values())), tuple(planes))
 
 

@@ -119,5 +119,5 @@ export function build(panel) {
   zone.addEventListener("dragover", event => { event.preventDefault(); zone.classList.add("over"); });
   zone.addEventListener("dragleave", () => zone.classList.remove("over"));
   zone.addEventListener("drop", event => { event.preventDefault(); zone.classList.remove("over"); take([...event.dataTransfer.files]); });
-  panel.append(make("div", { className: "picker" }, zone), note("Each file is judged by itself, with the settings on the left. A file that cannot be read is named and stops nothing.", "small"), progress, place);
+  panel.append(make("div", { className: "picker" }, zone), note("Each file is judged by itself, with the settings chosen. A file that cannot be read is named and stops nothing.", "small"), progress, place);
 }

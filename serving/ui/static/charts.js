@@ -18,8 +18,8 @@ export function scale(probability, threshold, band) {
   const parts = [zones, draw("line", { class: "threshold", x1: x(threshold), x2: x(threshold), y1: top - 6, y2: top + high + 4 }),
     words(flag, top - 11, `threshold ${percent(threshold)}`), ticks,
     draw("circle", { class: "marker", cx: x(probability), cy: top + high / 2, r: 8 })];
-  if (band && up - low > 0.001) parts.push(words(Math.min(Math.max(x((low + up) / 2), 90), 400), top + high + 30, `band of doubt ${percent(low)} to ${percent(up)}`));
-  return draw("svg", { class: "scale", viewBox: `0 0 500 ${band ? 80 : 64}`, role: "img", "aria-label": label }, parts);
+  if (band && up - low > 0.001) parts.push(words(Math.min(Math.max(x((low + up) / 2), 90), 400), top + high + 33, `band of doubt ${percent(low)} to ${percent(up)}`));
+  return draw("svg", { class: "scale", viewBox: `0 0 500 ${band ? 84 : 64}`, role: "img", "aria-label": label }, parts);
 }
 
 function ends(series, fixed) {
@@ -48,15 +48,16 @@ const short = value => (Math.abs(value) >= 100 || Number.isInteger(value) ? valu
  * Lines over one axis; `series` are `{ name, points: [[x, y], …], dashed }`.
  * `pick` is called with the x that was clicked; `mark` moves a line to an x.
  */
-export function lines(title, series, { x = "", fixed = false, level = null, dots = false, pick = null } = {}) {
-  const frame = { left: 46, right: 488, up: 12, down: 150 };
+export function lines(title, series, { x = "", fixed = false, most = null, level = null, dots = false, pick = null } = {}) {
+  const frame = fixed ? { left: 46, right: 346, up: 12, down: 312 } : { left: 46, right: 488, up: 12, down: 150 };
   const range = ends(series, fixed);
+  if (most !== null) range.top = most;
   if (range.none) return make("figure", { className: "chart" }, make("figcaption", {}, title), make("p", { className: "small" }, "No figures for this."));
   const at = ([px, py]) => [
     frame.left + (frame.right - frame.left) * (range.high > range.low ? (px - range.low) / (range.high - range.low) : 0.5),
     frame.down - (frame.down - frame.up) * py / range.top,
   ];
-  const svg = draw("svg", { viewBox: "0 0 500 172", role: "img", "aria-label": title }, axes(frame, range, { x }));
+  const svg = draw("svg", { viewBox: `0 0 ${frame.right + 12} ${frame.down + 22}`, role: "img", "aria-label": title }, axes(frame, range, { x }));
   if (fixed) svg.append(draw("line", { class: "ideal", x1: frame.left, y1: frame.down, x2: frame.right, y2: frame.up }));
   if (level !== null) { const y = at([range.low, level])[1]; svg.append(draw("line", { class: "ideal", x1: frame.left, x2: frame.right, y1: y, y2: y })); }
   series.forEach((one, i) => svg.append(...curve(one, SERIES[i % 4], at, dots)));
@@ -64,7 +65,7 @@ export function lines(title, series, { x = "", fixed = false, level = null, dots
   svg.append(marker);
   if (pick) listen(svg, frame, range, pick);
   const mark = value => { const to = at([value, 0])[0]; marker.setAttribute("x1", to); marker.setAttribute("x2", to); };
-  const figure = make("figure", { className: pick ? "chart picks" : "chart" }, make("figcaption", {}, title), svg, legend(series));
+  const figure = make("figure", { className: `chart${pick ? " picks" : ""}${fixed ? " square" : ""}` }, make("figcaption", {}, title), svg, legend(series));
   return Object.assign(figure, { mark });
 }
 
@@ -82,7 +83,7 @@ function legend(series) {
 function listen(svg, frame, range, pick) {
   svg.addEventListener("pointerdown", event => {
     const box = svg.getBoundingClientRect();
-    const x = (event.clientX - box.left) / box.width * 500;
+    const x = (event.clientX - box.left) / box.width * (frame.right + 12);
     const share = Math.min(1, Math.max(0, (x - frame.left) / (frame.right - frame.left)));
     pick(Math.round(range.low + share * (range.high - range.low)));
   });

@@ -56,6 +56,11 @@ export function slider(label, value, attributes = {}) {
   return { input, node: make("label", { className: "slider" }, make("span", {}, label), input), get value() { return Number(input.value); } };
 }
 
+export const brightness = () => slider("Brightness", 1, { min: 0.4, max: 3, step: 0.1 });
+
+/** The colours of a map, from little to much. */
+export const ramp = (kind, low, high) => make("p", { className: "ramp" }, make("span", {}, low), make("i", { className: kind, "aria-hidden": "true" }), make("span", {}, high));
+
 export function check(label, checked, ...before) {
   const input = make("input", { type: "checkbox", checked });
   return { input, node: make("label", { className: "check" }, input, before, label), get on() { return input.checked; } };

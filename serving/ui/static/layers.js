@@ -10,6 +10,7 @@ const HEAT = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255,
 const COOL = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
 export const SHADES = { heat: HEAT, cool: COOL };
 const FAINT = 0.06;
+const SHOWN = 560;
 
 /** A picture's first channel as bytes; masks and maps keep their values. */
 export async function pixels(source) {
@@ -38,7 +39,7 @@ export function heatTable(shades, opacity) {
   return Uint32Array.from({ length: 256 }, (_, v) => {
     const share = v / 255, place = share * (shades.length - 1), low = Math.min(Math.floor(place), shades.length - 2);
     const colour = shades[low].map((c, i) => Math.round(c + (place - low) * (shades[low + 1][i] - c)));
-    return share < FAINT ? 0 : packed(colour, Math.round(255 * opacity * Math.min(1, 0.35 + share)));
+    return share < FAINT ? 0 : packed(colour, Math.round(255 * opacity * Math.min(1, 1.5 * share)));
   });
 }
 
@@ -107,7 +108,8 @@ function edges(inside, width, height) {
 }
 
 export function stroke(context, path, width, height, colour, { dashed = false, thick = 1.8 } = {}) {
-  const { width: wide, height: high } = context.canvas, ratio = globalThis.devicePixelRatio || 1;
+  // A canvas is shown at about half its own pixels: lines are as thick as the eye needs, not as the canvas.
+  const { width: wide, height: high } = context.canvas, ratio = Math.max(wide, high) / SHOWN;
   const placed = new Path2D();
   placed.addPath(path, new DOMMatrix([wide / width, 0, 0, high / height, 0, 0]));
   context.lineJoin = "round";

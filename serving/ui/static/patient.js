@@ -1,6 +1,6 @@
 // A whole study: a job at the server, its progress, the volume, the profile, the measures and the downloads.
 import { ask, askJson, send, sendJson, told } from "./api.js";
-import { button, download, fromBase64, make, note, withStates } from "./dom.js";
+import { button, download, fromBase64, make, note, ramp, withStates } from "./dom.js";
 import { REGIONS } from "./layers.js";
 import { picker } from "./picker.js";
 import { studySettings } from "./settings.js";
@@ -86,7 +86,7 @@ function uncertainty(files, parameters, viewer) {
   const go = button("Uncertainty of this slice", () => withStates(place, async () => {
     const index = viewer.at[0], response = await send("/ui/api/doubt", files, { ...parameters, index }, { field: "files" });
     viewer.setDoubt(index, new Uint8Array(await response.arrayBuffer()));
-    return [make("p", { className: "ramp" }, make("span", {}, `Slice ${index + 1}: mean ${told(response).mean_nats.toPrecision(2)} nats; sure`), make("i", { className: "viridis", "aria-hidden": "true" }), make("span", {}, "unsure")),
+    return [ramp("viridis", `Slice ${index + 1}: mean ${told(response).mean_nats.toPrecision(2)} nats; sure`, "unsure"),
       button("Back to the regions", () => { viewer.setDoubt(-1, null); place.replaceChildren(); })];
   }, "Sampling the network …"));
   return make("div", { className: "actions" }, go, place);
@@ -113,7 +113,7 @@ async function analyse(files, sample, tell) {
   return [foreign(answer), viewer.node, viewer.controls,
     note(`The patient's right is on the left of axial and coronal planes. Turn the wheel over a plane, press into it, or use the sliders.${volume.spacing_known ? "" : " The voxel's size is unknown: proportions are not to scale."}`, "small"),
     uncertainty(files, parameters, viewer),
-    make("div", { className: "two" }, make("div", {}, verdict(answer), make("blockquote", { className: "advice" }, answer.recommendation)), make("div", {}, measures(answer), side(answer) ? note(side(answer), "") : null, doubts(answer))),
+    make("div", { className: "two uneven" }, make("div", {}, verdict(answer), make("blockquote", { className: "advice" }, answer.recommendation)), make("div", {}, measures(answer), side(answer) ? note(side(answer), "") : null, doubts(answer))),
     answer.warnings.map(text => note(`Note: ${text}`, "small")), chart.node, downloads(done, answer, viewer)].flat();
 }
 
@@ -121,7 +121,7 @@ export function build(panel) {
   addEventListener("pagehide", forget);
   const { nodes } = picker({
     kind: "study", text: "Choose a study", many: true, analyse,
-    hint: "NIfTI files, one per sequence (x_flair.nii.gz, x_t1.nii.gz …); DICOM files or a zip of them; or a stack of pictures, from below upwards (then set the sequence and the sizes on the left).",
+    hint: "NIfTI files, one per sequence (x_flair.nii.gz, x_t1.nii.gz …); DICOM files or a zip of them; or a stack of pictures, from below upwards (then set the sequence and the sizes in the settings).",
   });
   panel.append(...nodes);
 }

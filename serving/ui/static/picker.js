@@ -1,7 +1,7 @@
 // Choosing a scan: drop it, choose it, or take a sample; the result's place below says what goes on.
 import { ask, askJson } from "./api.js";
 import { button, make, note, withStates } from "./dom.js";
-import { onceUp } from "./server.js";
+import { known, onceUp } from "./server.js";
 
 async function sampleFile(name) {
   return new File([await (await ask(`/ui/api/samples/${name}`)).blob()], name);
@@ -49,6 +49,7 @@ export function picker({ kind, text, hint, many = false, extra = null, analyse }
   };
   const work = async tell => {
     const { files, sample } = last;
+    await known();
     return analyse(sample ? [await sampleFile(sample[kind])] : files, sample, tell);
   };
   const take = files => { if (files.length) { last = { files: many ? files : files.slice(0, 1), sample: null }; run(); } };

@@ -1,6 +1,6 @@
 // One slice with the regions, maps and the ground truth, and the table of areas.
 import { send, told } from "./api.js";
-import { check, choice, make, note, round, slider, table } from "./dom.js";
+import { brightness, check, choice, make, note, ramp, round, slider, table } from "./dom.js";
 import { COLOURS, NAMES, REGIONS, SHADES, fillRegions, heatTable, outline, paint, pixels, stroke } from "./layers.js";
 import { firstShown, listen, preview, stage } from "./stage.js";
 
@@ -34,11 +34,11 @@ async function allMaps(answer) {
   const found = {};
   for (const region of answer.trained_regions) {
     const map = answer.probability_maps?.[region];
-    if (map) found[`Probability of ${region}`] = { picture: await pixels(map), shades: SHADES.heat };
+    if (map) found[`Probability of ${region}`] = { picture: await pixels(map), shades: SHADES.heat, ramp: ["inferno", "0", "1"] };
   }
   const kinds = { map: "Uncertainty, all", epistemic_map: "Uncertainty of the model", aleatoric_map: "Uncertainty of the image" };
   for (const [key, title] of Object.entries(kinds)) {
-    if (answer.uncertainty?.[key]) found[title] = { picture: await pixels(answer.uncertainty[key]), shades: SHADES.cool };
+    if (answer.uncertainty?.[key]) found[title] = { picture: await pixels(answer.uncertainty[key]), shades: SHADES.cool, ramp: ["viridis", "sure", "unsure (ln 2 nats)"] };
   }
   return found;
 }
@@ -52,6 +52,8 @@ function controlsOf(answer, maps, view, truth) {
     fill: slider("Fill", 0.35),
     map: choice("Map", [["", "none"], ...Object.keys(maps).map(name => [name, name])]),
     strength: slider("Map strength", 0.7),
+    legend: make("div"),
+    bright: brightness(),
     shown: choice("Sequence shown", view.names.map((name, at) => [at, name]), firstShown(view.names)),
     truth: truth ? choice("Ground truth (white dashes)", [...REGIONS.filter(name => known(truth, name)), ""].map(name => [name, name || "none"])) : null,
   };
@@ -88,15 +90,22 @@ export async function regionView(file, answer, parameters, truth) {
   for (const name of REGIONS) masks[name] = await pixels(answer.masks[name]);
   const maps = await allMaps(answer), controls = controlsOf(answer, maps, view, truth);
   const shown = stage("The slice with the regions that the model sees"), over = painter({ view, masks, maps, truth, controls });
-  const redraw = () => shown.show(view.channels[Number(controls.shown.value)], view.pixel, over);
+  const redraw = () => {
+    const map = maps[controls.map.value];
+    controls.legend.replaceChildren(...(map ? [ramp(...map.ramp)] : []));
+    controls.strength.node.hidden = !map;
+    shown.show(view.channels[Number(controls.shown.value)], view.pixel, over, controls.bright.value);
+  };
   const toggles = answer.trained_regions.map(name => controls.toggles[name]);
-  listen([...toggles, controls.fill, controls.map, controls.strength, controls.shown, controls.truth].filter(Boolean).map(one => one.input), redraw);
+  listen([...toggles, controls.fill, controls.map, controls.strength, controls.bright, controls.shown, controls.truth].filter(Boolean).map(one => one.input), redraw);
   redraw();
   return { figure: shown.figure, side: [
     make("fieldset", { className: "controls" }, make("legend", {}, "Shown"), toggles.map(one => one.node), controls.truth?.node,
-      controls.fill.node, Object.keys(maps).length ? [controls.map.node, controls.strength.node] : null, view.channels.length > 1 ? controls.shown.node : null),
+      controls.fill.node, Object.keys(maps).length ? [controls.map.node, controls.legend, controls.strength.node] : null,
+      controls.bright.node, view.channels.length > 1 ? controls.shown.node : null),
+  ], below: [
     areas(answer, masks, truth),
-    answer.tumor_area_mm2.WT === null ? note("Areas in mm² need the pixel's side: set it on the left.", "small") : null,
+    answer.tumor_area_mm2.WT === null ? note("Areas in mm² need the pixel's side: set it in the settings.", "small") : null,
     truth ? note(`Ground truth read as ${truth.readAs === "BraTS labels" ? "BraTS's labels (1, 2, 4)" : "one region, the whole tumour"}.`, "small") : null,
   ] };
 }

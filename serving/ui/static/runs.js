@@ -23,20 +23,20 @@ const interval = figure => (isNumber(figure?.value) ? `${round(figure.value, 3)}
 const stagesOf = metrics => [...(metrics.training?.before ?? []), metrics.training].filter(one => one?.history?.length);
 
 /** The epochs of all stages one after the other, each stage a line of its own. */
-function curve(title, metrics, key) {
+function curve(title, metrics, key, most = null) {
   let done = 0;
   const series = stagesOf(metrics).map(stage => {
     const points = stage.history.map(one => [done + one.epoch, one[key]]);
     done += stage.history.length;
     return { name: STAGES[stage.stage] ?? stage.stage, points };
   }).filter(one => one.points.some(([, y]) => isNumber(y)));
-  return lines(title, series, { x: "epoch", dots: true });
+  return lines(title, series, { x: "epoch", dots: true, most });
 }
 
 function reliability(metrics) {
   const test = metrics.calibration_figures?.tumour?.test ?? {};
   const series = Object.entries({ before: "before calibration", after: "after calibration" }).map(([key, name]) => ({
-    name, points: (test[key]?.bins ?? []).map(bin => [bin.predicted ?? bin.probability ?? bin.mean, bin.observed ?? bin.frequency]),
+    name, points: (test[key]?.bins ?? []).map(bin => [bin.probability, bin.frequency]),
   })).filter(one => one.points.length);
   return lines("Reliability on the test patients: predicted against observed (dashed: ideal)", series, { x: "predicted probability", fixed: true, dots: true });
 }
@@ -57,7 +57,7 @@ function card(run, metrics) {
   return make("article", { "aria-label": run.name }, make("h2", {}, run.name), note(facts.join(" · "), "small"),
     metrics.verdict ? make("p", { className: metrics.verdict.passed ? "tag no_tumour" : "tag failed" }, metrics.verdict.passed ? "gate passed" : "gate refused") : null,
     metrics.verdict ? note(metrics.verdict.summary, "") : null,
-    curve("Validation loss", metrics, "val_loss"), curve("Validation Dice", metrics, "val_dice"), curve("Validation ROC-AUC", metrics, "val_auc"), reliability(metrics),
+    curve("Validation loss", metrics, "val_loss"), curve("Validation Dice", metrics, "val_dice", 1), curve("Validation ROC-AUC", metrics, "val_auc", 1), reliability(metrics),
     paper(run, "report", "Report"), paper(run, "card", "Model card"));
 }
 

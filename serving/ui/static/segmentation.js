@@ -31,7 +31,7 @@ export function buildSegmentation(panel) {
       const query = { ...parameters, ...given("n_mc_samples"), probability_map: "true" };
       const [answer, mask] = await Promise.all([sendJson("/segment/uncertainty", [file], query), truthOf(truth, sample, chosen.sampleFile)]);
       const view = await regionView(file, answer, parameters, mask);
-      return [foreign(answer), make("div", { className: "columns" }, view.figure, make("div", { className: "side-notes" }, verdict(answer), view.side, doubt(answer.uncertainty)))];
+      return [foreign(answer), make("div", { className: "columns" }, make("div", {}, view.figure, view.below), make("div", {}, verdict(answer), view.side, doubt(answer.uncertainty)))];
     },
   });
   truth.addEventListener("change", chosen.rerun);
@@ -46,7 +46,7 @@ export function buildMultitask(panel) {
       const answer = await sendJson("/predict_multitask", [file], { ...parameters, overlay: "false" });
       const view = await regionView(file, answer, parameters, null);
       const times = PHASES.filter(([name]) => name in answer.timings_ms).map(([name, title]) => [title, answer.timings_ms[name]]);
-      return [foreign(answer), make("div", { className: "columns" }, view.figure, make("div", { className: "side-notes" }, verdict(answer),
+      return [foreign(answer), make("div", { className: "columns" }, make("div", {}, view.figure, view.below), make("div", {}, verdict(answer),
         make("blockquote", { className: "advice" }, answer.recommendation),
         answer.segmented ? null : note("Below the threshold the decoder does not run: there are no regions.", "small"),
         view.side, bars("Time by phase", times)))];

@@ -13,11 +13,16 @@ const server = { info: null, state: "", waiting: [] };
 /** The model's own words; null until it has answered. */
 export const modelInfo = () => server.info;
 
+/** Ask the model for them, if it has not said them yet. */
+export async function known() {
+  if (!server.info) describe(await askJson("/model/info"));
+}
+
 /** Called each time the server is there (again). */
 export const onceUp = call => { server.waiting.push(call); if (server.state === "up") call(); };
 
 export async function watch() {
-  show(await state());
+  if (!document.hidden) show(await state());
   setTimeout(watch, POLL_MS);
 }
 

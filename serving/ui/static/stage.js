@@ -1,7 +1,7 @@
 // The slice on a canvas, as large as there is room, in true proportions, with what is laid over it.
 import { send, told } from "./api.js";
 import { make } from "./dom.js";
-import { GREYS, paint, pixels } from "./layers.js";
+import { GREYS, greyTable, paint, pixels } from "./layers.js";
 
 const MAX_SIDE = 1024;
 
@@ -21,18 +21,16 @@ export const firstShown = names => Math.max(0, names.indexOf("flair"));
 export function stage(label) {
   const canvas = make("canvas", { className: "slice", role: "img", "aria-label": label });
   const figure = make("figure", { className: "stage" }, canvas);
-  let latest = null;
-  const show = (grey, pixel, over) => {
-    latest = [grey, pixel, over];
+  const show = (grey, pixel, over, gain = 1) => {
     const [wide, high] = [grey.width * pixel[1], grey.height * pixel[0]], zoom = MAX_SIDE / Math.max(wide, high);
     canvas.width = Math.max(1, Math.round(wide * zoom));
     canvas.height = Math.max(1, Math.round(high * zoom));
     const context = canvas.getContext("2d");
     context.clearRect(0, 0, canvas.width, canvas.height);
-    paint(context, grey, GREYS, true);
+    paint(context, grey, gain === 1 ? GREYS : greyTable(gain), true);
     over(context);
   };
-  return { figure, canvas, show, again: () => latest && show(...latest) };
+  return { figure, show };
 }
 
 export const listen = (controls, call) => controls.forEach(control => control.addEventListener("input", call));

@@ -16,7 +16,7 @@ export function measures(answer) {
       touched.length ? `${touched.length} (${touched[0] + 1} to ${touched.at(-1) + 1})` : "none", String(found.components ?? "–"),
     ];
   });
-  return table("What was measured on the mask", ["Region", "Volume, ml", "Diameters, mm (RANO)", "Slices", "Pieces"], rows, [1, 2, 3, 4]);
+  return table("Measured on the mask (diameters as in RANO)", ["Region", "ml", "Diameters, mm", "Slices", "Pieces"], rows, [1, 2, 3, 4]);
 }
 
 export function side(answer) {
@@ -29,7 +29,7 @@ export function side(answer) {
 export function profile(answer, pick) {
   const there = answer.slices.filter(one => isNumber(one.tumor_probability));
   const axis = { x: "slice, from below", pick: x => pick(x - 1) };
-  const probability = lines("Probability of tumour by slice (dashed: threshold)", [{ name: "probability", points: there.map(one => [one.index + 1, one.tumor_probability]) }], { ...axis, level: answer.threshold });
+  const probability = lines("Probability of tumour by slice (dashed: threshold)", [{ name: "probability", points: there.map(one => [one.index + 1, one.tumor_probability]) }], { ...axis, level: answer.threshold, most: 1 });
   const known = there.some(one => one.area_mm2);
   const areas = known ? lines("Area by slice, mm²", REGIONS.filter(name => answer.trained_regions.includes(name)).map(name => ({ name, points: there.map(one => [one.index + 1, one.area_mm2[name]]) })), axis) : note("Areas need the voxel's size.", "small");
   const mark = index => [probability, areas].forEach(chart => chart.mark?.(index + 1));
