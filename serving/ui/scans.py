@@ -12,12 +12,12 @@ from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 from pydantic import Field
 
+from serving.answers import MOST_NATS
 from serving.codecs.images import decode_file
 from serving.codecs.masks import quick_gzip
 from serving.gateway.model import SliceWiseModel
 from serving.gateway.rest.asking import ask
 from serving.gateway.rest.parameters import SliceParameters, StudyParameters, UncertaintyParameters, read
-from serving.gateway.rest.slice_fields import MOST_NATS
 from serving.gateway.rest.slice_files import opened
 from serving.gateway.rest.study_files import store_items
 from serving.gateway.rest.study_reading import Reading, read_upload_study
