@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import yaml
 
+from serving.environment import child_environment
 from slicewise.config import ServeConfig
 from slicewise.errors import BundleError
 from slicewise.files import atomic_path
@@ -44,27 +48,27 @@ def build_archive(bundle_dir: Path, out: Path, serve: ServeConfig, version: str 
 
 
 def _archive_into(folder: Path, bundle: Bundle, serve: ServeConfig, version: str | None) -> Path:
-    from model_archiver.model_archiver_config import ModelArchiverConfig
-    from model_archiver.model_archiver_error import ModelArchiverError
-    from model_archiver.model_packaging import generate_model_archive
-
     settings = folder / MODEL_CONFIG
     settings.write_text(model_config(serve, version), encoding="utf-8")
     extra = [str(bundle.folder / name) for name in (META, *bundle.meta.files) if name != WEIGHTS]
-    config = ModelArchiverConfig(
-        model_name=serve.model_name,
-        version=version or bundle.meta.model_version,
-        handler=str(HANDLER),
-        serialized_file=str(bundle.folder / WEIGHTS),
-        extra_files=",".join(extra),
-        config_file=str(settings),
-        export_path=str(folder),
-        force=True,
+    words = {
+        "--model-name": serve.model_name,
+        "--version": version or bundle.meta.model_version,
+        "--handler": str(HANDLER),
+        "--serialized-file": str(bundle.folder / WEIGHTS),
+        "--extra-files": ",".join(extra),
+        "--config-file": str(settings),
+        "--export-path": str(folder),
+    }
+    # A process of its own, with a temporary folder of its own: the archiver empties and fills <temp>/<model name>,
+    # where a second one at the same time, or whatever somebody keeps there, would be lost.
+    command = [sys.executable, "-m", "model_archiver.model_packaging", "--force", *itertools.chain(*words.items())]
+    done = subprocess.run(
+        command, env=child_environment() | {"TMPDIR": str(folder)}, capture_output=True, text=True, check=False
     )
-    try:
-        generate_model_archive(config)
-    except ModelArchiverError as error:
-        raise BundleError(f"{bundle.folder} cannot be archived: {error}", "package the model again") from error
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise BundleError(f"{bundle.folder} cannot be archived: {reason[0]}", "package the model again")
     return folder / f"{serve.model_name}.mar"
 
 

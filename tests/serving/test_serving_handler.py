@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import tempfile
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +175,23 @@ def test_archive_holds_data_and_settings(bundle_dir: Path, tmp_path: Path) -> No
     assert {"model.safetensors", "bundle.json", "model_card.md", "handler.py"} <= names
     assert not [name for name in names if name.endswith((".pkl", ".pt", ".pth"))]
     assert (settings["minWorkers"], settings["batchSize"], settings["maxBatchDelay"]) == (2, 5, 7)
+
+
+def test_archives_are_made_side_by_side_and_nothing_else_is_touched(
+    bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TorchServe's archiver empties ``<temp>/<model name>`` and works there."""
+    precious = tmp_path / "temp" / "slicewise" / "precious"
+    precious.mkdir(parents=True)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda n: build_archive(bundle_dir, tmp_path / str(n), ServeConfig()), range(8)))
+    for archive in made:
+        with zipfile.ZipFile(archive) as content:
+            assert content.testzip() is None
+            assert "model.safetensors" in content.namelist()
+    assert [path.name for path in (tmp_path / "temp").rglob("*")] == ["slicewise", "precious"]
 
 
 def test_a_changed_bundle_is_not_archived(bundle_dir: Path, tmp_path: Path) -> None:
