@@ -3,42 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from built import OVERLAYS, SHARED, built, kubectl_binary
+from built import OVERLAYS, built, kubectl_binary
 
-KUBE_API = SHARED / "bin" / "kube-api"
 RUNNER = "system:serviceaccount:kubeflow:pipeline-runner"
 # The kinds whose whole specification is compared; the server fills in more than was sent in the others.
 COMPARED = {"InferenceService", "ServingRuntime", "InferenceGraph", "NetworkPolicy", "PodMonitor", "PrometheusRule"}
 MODELS = "system:serviceaccount:slicewise:slicewise-models"
-
-
-@pytest.fixture(scope="module")
-def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """``SLICEWISE_TEST_KUBECONFIG`` (its objects are overwritten), else a server of the test's own."""
-    if given := os.environ.get("SLICEWISE_TEST_KUBECONFIG"):
-        yield Path(given)
-        return
-    if not KUBE_API.is_file():
-        pytest.skip("the API server for tests (../shared/bin/kube-api) is not on this machine")
-    if missing := [name for name in ("etcd", "kubectl", "openssl") if shutil.which(name) is None]:
-        pytest.skip(f"{', '.join(missing)} not installed")
-    work = tmp_path_factory.mktemp("cluster")
-    command = [sys.executable, str(KUBE_API)]
-    started = subprocess.run([*command, "start", str(work)], stderr=subprocess.PIPE, timeout=180, check=False)
-    try:
-        assert started.returncode == 0, started.stderr.decode()[-800:]
-        yield work / "kubeconfig"
-    finally:
-        subprocess.run([*command, "stop", str(work)], check=True, timeout=60)
 
 
 def kubectl(kubeconfig: Path, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
