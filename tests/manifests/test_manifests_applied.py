@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from built import OVERLAYS, built, kubectl_binary
+from built import OVERLAYS, ROOT, built, kubectl_binary
 
 RUNNER = "system:serviceaccount:kubeflow:pipeline-runner"
 # The kinds whose whole specification is compared; the server fills in more than was sent in the others.
@@ -79,12 +79,78 @@ def missing(wanted: object, found: object, path: str = "spec") -> list[str]:
     return [] if wanted == found or (not wanted and not found) else [path]
 
 
-def test_wrong_manifest_is_refused(served: Path) -> None:
-    wrong = next(item for item in built("minimal") if item["kind"] == "InferenceService")
-    wrong["spec"]["predictor"]["minReplicas"] = "one"
-    done = kubectl(served, "apply", "--server-side", "--validate=false", "-f", "-", given=json.dumps(wrong))
+def changed(kind: str, old: str, new: str) -> str:
+    """The first object of the kind in overlay ``minimal`` with some text replaced."""
+    text = next(
+        text
+        for item in built("minimal")
+        if item["kind"] == kind and old in (text := json.dumps(item, sort_keys=True))
+    )
+    return text.replace(old, new, 1)
+
+
+APPLY = ("apply", "--server-side", "--force-conflicts", "-f", "-")
+REPLICAS = "io.kserve.serving.v1beta1.InferenceService.spec.predictor"
+WRONG = {
+    f'unknown field "minReplica" in {REPLICAS}': (APPLY, ("InferenceService", "minReplicas", "minReplica")),
+    f'invalid type for {REPLICAS}.minReplicas: got "string", expected "integer"': (
+        APPLY,
+        ("InferenceService", '"minReplicas": 1', '"minReplicas": "1"'),
+    ),
+    'spec.predictor.minReplicas in body must be of type integer: "string"': (
+        (*APPLY, "--validate=false"),
+        ("InferenceService", '"minReplicas": 1', '"minReplicas": "1"'),
+    ),
+    'spec.egress[0].ports[0].protocol: Unsupported value: "ICMP"': (APPLY, ("NetworkPolicy", "UDP", "ICMP")),
+    f'namespaces "slicewise" is forbidden: User "{RUNNER}" cannot patch resource "namespaces"': (
+        (*APPLY, f"--as={RUNNER}"),
+        ("Namespace", "restricted", "privileged"),
+    ),
+    'cannot delete resource "inferenceservices" in API group "serving.kserve.io"': (
+        ("-n", "slicewise", "delete", "inferenceservice", "slicewise", f"--as={RUNNER}"),
+        None,
+    ),
+    'cannot list resource "secrets"': (("-n", "slicewise", "get", "secrets", f"--as={RUNNER}"), None),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_wrong_is_refused_with_the_message_of_the_docs(message: str, served: Path) -> None:
+    words, change = WRONG[message]
+    done = kubectl(served, *words, given=changed(*change) if change else "")
     assert done.returncode != 0
-    assert "spec.predictor.minReplicas" in done.stderr
+    assert message in done.stderr
+    assert f"`{message}`" in (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+
+
+def test_quota_is_enforced_with_the_message_of_the_docs(served: Path) -> None:
+    assert apply(served, "pipelines").returncode == 0
+    where = ("-n", "slicewise-pipelines")
+    # No controller counts here: the test says what is used.
+    status = {"status": {"hard": {"persistentvolumeclaims": "2"}, "used": {"persistentvolumeclaims": "2"}}}
+    patch = (
+        "patch",
+        "quota",
+        "slicewise-pipelines",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        json.dumps(status),
+    )
+    assert kubectl(served, *where, *patch).returncode == 0
+    claim = next(item for item in built("pipelines") if item["kind"] == "PersistentVolumeClaim")
+    claim["metadata"]["name"] = "one-more"
+    done = kubectl(served, "create", "-f", "-", given=json.dumps(claim))
+    message = "exceeded quota: slicewise-pipelines, requested: persistentvolumeclaims=1, used:"
+    assert message in done.stderr
+    assert message in (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+
+
+def test_what_is_allowed_is_done(served: Path) -> None:
+    service = ("-n", "slicewise", "annotate", "--overwrite", "inferenceservice", "slicewise", "slicewise.dev/test=1")
+    assert kubectl(served, *service, f"--as={RUNNER}").returncode == 0
+    done = kubectl(served, *service, f"--as={MODELS}")
+    assert "is forbidden" in done.stderr
 
 
 @pytest.mark.parametrize(
