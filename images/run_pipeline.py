@@ -11,6 +11,7 @@ import argparse
 import os
 import re
 import sys
+import sysconfig
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
@@ -36,11 +37,15 @@ RESTRICTED = {
     "tmpfs": {"/tmp": "rw,exec,size=4g,mode=1777"},
     "shm_size": "512m",
 }
+PACKAGES = sysconfig.get_path("purelib") + "/"
+INPUTS = "Got executor_input:"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Tee:
-    """Text to the terminal, and without colours and this machine's folders to a log.
+    """Text to the terminal, and a shorter form of it to a log.
+
+    The log is without colours, without this machine's folders, and without the inputs that KFP prints of each task.
 
     Args:
         screen: The terminal.
@@ -50,17 +55,26 @@ class Tee:
 
     def __init__(self, screen: TextIO, log: TextIO, folder: Path) -> None:
         self._screen, self._log, self._folder = screen, log, str(folder)
+        self._rest = ""
+        self._in_inputs = False
 
     def write(self, text: str) -> int:
         """As of every text stream."""
         self._screen.write(text)
-        self._log.write(COLOURS.sub("", text).replace(self._folder, "RUN"))
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._keep(COLOURS.sub("", line).replace(self._folder, "RUN").replace(PACKAGES, ""))
         return len(text)
 
     def flush(self) -> None:
         """As of every text stream."""
         self._screen.flush()
         self._log.flush()
+
+    def _keep(self, line: str) -> None:
+        if not self._in_inputs and line:
+            self._log.write(line + "\n")
+        self._in_inputs = line.endswith(INPUTS) or (self._in_inputs and line != "}")
 
 
 def run_container(client: Any, image: str, command: list[str], volumes: dict[str, Any], **options: Any) -> int:
