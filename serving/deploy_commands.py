@@ -84,7 +84,7 @@ def deploy(
 def _told(served: dict[str, Any]) -> str:
     if served["target"] == "local":
         return f"served at {served['url']}; stop it with: kill {served['pid']}"
-    if served["state"] == "candidate":
+    if served["registry_state"] == "candidate":
         return f"{served['version']} passed and waits: slicewise deploy --target kserve --promote, or --rollback"
     checked = "" if served["verified"] else " (not asked: it cannot be reached from here)"
     return f"{served['version']} is served at {served['url']}{checked}"

@@ -30,8 +30,8 @@ def deploy_inference_service(bundle: Path, mar: Path, config: ServeConfig) -> di
         config: Name, namespace, storage and limits.
 
     Returns:
-        ``target``, ``url``, ``digest``, ``version``, ``state`` (``serving``, or ``candidate`` where the canary passed
-        and waits), ``name``, ``namespace``, ``storage_uri``, ``created`` (rather than updated) and ``verified`` (the
+        ``target``, ``url``, ``digest``, ``version``, ``registry_state`` (``serving``, or ``candidate`` where the canary
+        passed and waits), ``name``, ``namespace``, ``storage_uri``, ``created`` (rather than updated) and ``verified`` (the
         service was asked, answered with this bundle's digest, and classified and segmented a slice).
 
     Raises:
@@ -58,7 +58,7 @@ def deploy_inference_service(bundle: Path, mar: Path, config: ServeConfig) -> di
         "url": ready.url,
         "digest": verified.digest,
         "version": version.name,
-        "state": state,
+        "registry_state": state,
         "name": config.model_name,
         "namespace": config.namespace,
         "storage_uri": uri,

@@ -12,6 +12,9 @@ from serving.deploy import deploy_model
 from slicewise.config import ServeConfig, validate
 from slicewise.files import write_json
 
+# What a deployment into a cluster tells besides.
+TOLD = ("version", "registry_state", "digest", "storage_uri", "verified")
+
 
 def run(bundle: Any, archive: Any, serve: Mapping[str, Any], target: str, run_folder: str, deployment: Any) -> None:
     """Deploy, and say where the model answers."""
@@ -25,7 +28,8 @@ def run(bundle: Any, archive: Any, serve: Mapping[str, Any], target: str, run_fo
             work=Path(run_folder or deployment.path) / "serving",
             owner_pid=int(owner) if owner else None,
         )
-        record.figures = {"target": target, "url": served["url"]}
+        told = {key: served[key] for key in TOLD if key in served}
+        record.figures = {"target": target, "url": served["url"]} | told
         record.outputs = {key: str(served[key]) for key in ("state", "url") if served.get(key)}
         write_json(Path(deployment.path), served)
-        deployment.metadata.update({"url": served["url"], "target": target})
+        deployment.metadata.update({"url": served["url"], "target": target} | told)

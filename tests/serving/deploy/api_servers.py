@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from envtest import ASSETS_VARIABLE, CRDS_VARIABLE, assets_folder, envtest_server
 
 from serving.kserve_cluster import GROUP, STOP_ANNOTATION, digest_of
 from serving.kserve_manifest import CANARY_PERCENT, is_serverless
@@ -26,6 +28,8 @@ SHARED = ROOT.parent / "shared"
 CRDS = SHARED / "crds"
 MANIFESTS = ROOT / "manifests"
 KUBECONFIG_VARIABLE = "SLICEWISE_TEST_KUBECONFIG"
+log = logging.getLogger(__name__)
+
 MOMENT = "2026-01-01T00:00:00Z"
 WAIT_S = 60.0
 
@@ -40,16 +44,21 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT_S) -
 
 @contextmanager
 def api_server(name: str, work: Path, needs: tuple[str, ...]) -> Iterator[Path]:
-    """The kubeconfig of a server of ``../shared/bin``, or of the one that ``SLICEWISE_TEST_KUBECONFIG`` names.
+    """The kubeconfig of a server of ``../shared/bin``; of one that the user names, where one is named.
 
-    That one needs KServe's definitions and no controller of KServe; namespaces are made in it and removed.
+    ``SLICEWISE_TEST_KUBECONFIG`` names a cluster with KServe's definitions and no controller of KServe, in which
+    namespaces are made and removed; ``KUBEBUILDER_ASSETS`` a folder with ``etcd`` and ``kube-apiserver``.
     """
     if given := os.environ.get(KUBECONFIG_VARIABLE):
         yield Path(given)
         return
+    if assets := assets_folder():
+        with envtest_server(assets, Path(os.environ.get(CRDS_VARIABLE, CRDS)), work) as kubeconfig:
+            yield kubeconfig
+        return
     program = SHARED / "bin" / name
     if not program.is_file():
-        pytest.skip(f"no API server here: neither ../shared/bin/{name} nor {KUBECONFIG_VARIABLE}")
+        pytest.skip(f"no API server here: no ../shared/bin/{name}, {ASSETS_VARIABLE} or {KUBECONFIG_VARIABLE}")
     if missing := [word for word in needs if shutil.which(word) is None]:
         pytest.skip(f"{', '.join(missing)} not installed (Debian: etcd-server, kubectl, openssl)")
     command = [sys.executable, str(program)]
@@ -154,18 +163,23 @@ class Controller:
 
     def _watch(self) -> None:
         from kubernetes import watch
+        from kubernetes.client import ApiException
 
         place = (GROUP, "v1beta1", self.namespace, "inferenceservices")
         while not self._stop.is_set():
             stream = watch.Watch().stream(self.api.list_namespaced_custom_object, *place, timeout_seconds=1)
-            for event in stream:
-                service = event["object"]
-                metadata = service["metadata"]
-                observed = int((service.get("status") or {}).get("observedGeneration") or 0)
-                if event["type"] != "DELETED":
-                    self._note(service)
-                    if observed < metadata["generation"] or self._stale(service):
-                        self._reconcile(service)
+            try:
+                for event in stream:
+                    self._observe(event["object"])
+            except ApiException as error:
+                # A watch that ends early, as a busy server's do; a real controller begins a new one too.
+                log.info("the watch ended: %s", error.reason)
+
+    def _observe(self, service: dict[str, Any]) -> None:
+        self._note(service)
+        observed = int((service.get("status") or {}).get("observedGeneration") or 0)
+        if observed < service["metadata"]["generation"] or self._stale(service):
+            self._reconcile(service)
 
     def _note(self, service: dict[str, Any]) -> None:
         stopped = (service["metadata"].get("annotations") or {}).get(STOP_ANNOTATION) == "true"

@@ -22,7 +22,7 @@ def served(controller: Controller, models: list[Model], claim_config: ServeConfi
     controller.gateways |= {model.digest: model.gateway_url for model in models}
     with controller.reconciling():
         first = deploy(models[0], claim_config)
-        assert first["state"] == "serving"
+        assert first["registry_state"] == "serving"
         assert first["verified"]
         yield controller
 
@@ -32,7 +32,7 @@ def test_a_good_canary_takes_every_step_and_is_promoted(
 ) -> None:
     asked = models[1].predictor.asked
     answer = deploy(models[1], claim_config)
-    assert (answer["state"], answer["verified"]) == ("serving", True)
+    assert (answer["registry_state"], answer["verified"]) == ("serving", True)
     assert states(claim_config) == {"3": "former", "4": "serving"}
     main, beside = served.service(), served.service("slicewise-canary")
     assert main is not None

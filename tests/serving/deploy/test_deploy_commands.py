@@ -68,7 +68,7 @@ def test_the_life_of_three_versions(
 
     # A candidate that waits, and is promoted by hand.
     wait = ("--set", "serve.canary.promote=false")
-    assert command.deploy(models[1], *wait)["state"] == "candidate"
+    assert command.deploy(models[1], *wait)["registry_state"] == "candidate"
     assert command("--status")["candidate"] == names[1]
     assert command("--promote") == {"serving": names[1], "url": models[1].gateway_url}
     assert states(claim_config) == {"3": "former", "4": "serving"}
@@ -126,7 +126,7 @@ def test_unlock_ends_a_claim(command: Command, models: list[Model], claim_config
         assert command("--status")["deploying"]["holder"].startswith("process ")
         assert command("--unlock")["unlocked"]["holder"].startswith("process ")
         assert command("--unlock") == {"unlocked": None}
-        assert command.deploy(models[0])["state"] == "serving"
+        assert command.deploy(models[0])["registry_state"] == "serving"
         # The one that was taken for dead finds out before it changes anything.
         dead.move(models[0].name, "rejected")
     assert states(claim_config) == {"3": "serving"}

@@ -146,7 +146,7 @@ def test_a_fault_that_heals_is_no_failure_and_old_pods_do_not_count(
         assert not future.done()
         running = node.says(ready=True, state={"running": {"startedAt": MOMENT}})
         node.core.patch_namespaced_pod_status("new", node.namespace, {"status": running})
-        assert future.result(60)["state"] == "serving"
+        assert future.result(60)["registry_state"] == "serving"
 
 
 def test_pods_that_a_quota_forbids(

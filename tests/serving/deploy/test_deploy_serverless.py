@@ -27,7 +27,7 @@ def served(controller: Controller, models: list[Model], config: ServeConfig) -> 
     controller.gateways |= {model.digest: model.gateway_url for model in models}
     controller.predictors |= {model.digest: model.predictor.url for model in models}
     with controller.reconciling():
-        assert deploy(models[0], config)["state"] == "serving"
+        assert deploy(models[0], config)["registry_state"] == "serving"
         yield controller
 
 
@@ -49,7 +49,7 @@ def test_a_good_canary_gets_more_and_more_of_the_traffic(
     served: Controller, models: list[Model], config: ServeConfig
 ) -> None:
     asked = [model.predictor.asked for model in models[:2]]
-    assert deploy(models[1], config)["state"] == "serving"
+    assert deploy(models[1], config)["registry_state"] == "serving"
     assert served.shares() == [None, 0, 10, 50, None]
     assert served.service("slicewise-canary") is None, "there is one object only"
     assert digest_of(service(served)) == models[1].digest
@@ -77,7 +77,7 @@ def test_a_candidate_waits_is_promoted_and_rolled_back(
     served: Controller, models: list[Model], config: ServeConfig
 ) -> None:
     waiting = limited(config, promote=False)
-    assert deploy(models[1], waiting)["state"] == "candidate"
+    assert deploy(models[1], waiting)["registry_state"] == "candidate"
     assert service(served)["spec"]["predictor"][CANARY_PERCENT] == 50
     told = deployment_status(waiting)
     assert (told["serving"], told["candidate"]) == (models[0].name, models[1].name)
