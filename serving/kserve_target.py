@@ -30,9 +30,9 @@ def deploy_inference_service(bundle: Path, mar: Path, config: ServeConfig) -> di
         config: Name, namespace, storage and limits.
 
     Returns:
-        ``target``, ``url``, ``digest``, ``version``, ``registry_state`` (``serving``, or ``candidate`` where the canary
-        passed and waits), ``name``, ``namespace``, ``storage_uri``, ``created`` (rather than updated) and ``verified`` (the
-        service was asked, answered with this bundle's digest, and classified and segmented a slice).
+        ``target``, ``url``, ``digest``, ``version``, ``registry_state`` (``serving``, or ``candidate`` where the
+        canary passed and waits), ``name``, ``namespace``, ``storage_uri``, ``created`` (rather than updated) and
+        ``verified`` (the service was asked, answered with this bundle's digest, and classified and segmented a slice).
 
     Raises:
         ConfigError: ``serve.storage_uri`` is missing or of an unknown kind.
