@@ -63,13 +63,19 @@ export function paint(context, { width, height, values }, table, smooth) {
   context.drawImage(scratch, 0, 0, context.canvas.width, context.canvas.height);
 }
 
+/** Colours for bytes of three flags (1 WT, 2 TC, 4 ET): the innermost region shown counts. */
+export function fillTable(shown, opacity) {
+  return Uint32Array.from({ length: 256 }, (_, bits) => {
+    const inner = REGIONS.filter((name, at) => bits & (1 << at) && shown.includes(name)).at(-1);
+    return inner ? packed(rgb(COLOURS[inner]), Math.round(255 * opacity)) : 0;
+  });
+}
+
 /** Fill regions, the innermost on top; `inside` are functions of the pixel's place, by region. */
 export function fillRegions(context, width, height, inside, opacity) {
-  const names = REGIONS.filter(name => inside[name]), values = new Uint8Array(width * height);
-  for (let i = 0; i < values.length; i++) names.forEach((name, at) => { if (inside[name](i)) values[i] = at + 1; });
-  const table = new Uint32Array(256);
-  names.forEach((name, at) => { table[at + 1] = packed(rgb(COLOURS[name]), Math.round(255 * opacity)); });
-  paint(context, { width, height, values }, table, false);
+  const values = new Uint8Array(width * height), names = REGIONS.filter(name => inside[name]);
+  for (const name of names) for (let i = 0, flag = 1 << REGIONS.indexOf(name); i < values.length; i++) if (inside[name](i)) values[i] |= flag;
+  paint(context, { width, height, values }, fillTable(names, opacity), false);
 }
 
 /** The border of a mask along the pixels' edges as closed loops, in pixel coordinates. */

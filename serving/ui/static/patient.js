@@ -1,7 +1,6 @@
 // A whole study: a job at the server, its progress, the volume, the profile, the measures and the downloads.
 import { ask, askJson, send, sendJson, told } from "./api.js";
 import { button, download, fromBase64, make, note, ramp, withStates } from "./dom.js";
-import { REGIONS } from "./layers.js";
 import { picker } from "./picker.js";
 import { studySettings } from "./settings.js";
 import { doubts, measures, profile, side, summary } from "./study.js";
@@ -25,6 +24,7 @@ async function finished(job, tell) {
     const { slices_done: done, slices: all } = job.progress;
     tell(job.state === "queued" ? "Waiting for a turn …" : all ? `Looking at slice ${done} of ${all} …` : "Reading the study …");
   }
+  performance.mark("answer");
   if (job.state !== "done") throw new Error(`${job.error.message}. ${job.error.cure}.`);
   return job;
 }
@@ -35,11 +35,13 @@ async function unpack(text) {
   return bytes.subarray(NPY_HEAD + bytes[8] + 256 * bytes[9]);
 }
 
-/** One byte array per region. */
-async function maskOf(answer) {
-  const size = answer.shape.reduce((a, b) => a * b, 1);
-  const all = answer.mask ? await unpack(answer.mask) : new Uint8Array(3 * size);
-  return Object.fromEntries(REGIONS.map((name, at) => [name, all.subarray(at * size, (at + 1) * size)]));
+/** The three regions in one byte per voxel: 1 for WT, 2 for TC, 4 for ET. */
+async function bitsOf(answer) {
+  const size = answer.shape.reduce((a, b) => a * b, 1), bits = new Uint8Array(size);
+  if (!answer.mask) return bits;
+  const all = await unpack(answer.mask);
+  for (let i = 0; i < size; i++) bits[i] = all[i] | (all[i + size] << 1) | (all[i + 2 * size] << 2);
+  return bits;
 }
 
 async function volumeOf(files, parameters) {
@@ -50,17 +52,17 @@ async function volumeOf(files, parameters) {
 }
 
 /** Where most is to be seen: the slice with the most tumour, and the middle of it there. */
-function start(answer, mask, shape) {
-  const areas = answer.affected_slices.WT.map(z => [z, count(mask.WT, z, shape)]);
+function start(answer, bits, shape) {
+  const areas = answer.affected_slices.WT.map(z => [z, count(bits, z, shape)]);
   const best = areas.sort((a, b) => b[1].n - a[1].n)[0];
   if (best) return [best[0], Math.round(best[1].y / best[1].n), Math.round(best[1].x / best[1].n)];
   const likely = answer.slices.filter(one => one.tumor_probability !== null).sort((a, b) => b.tumor_probability - a.tumor_probability)[0];
   return [answer.tumor_label && likely ? likely.index : shape[0] >> 1, shape[1] >> 1, shape[2] >> 1];
 }
 
-function count(mask, z, [, h, w]) {
+function count(bits, z, [, h, w]) {
   const found = { n: 0, y: 0, x: 0 };
-  for (let i = 0, at = z * h * w; i < h * w; i++) if (mask[at + i]) { found.n++; found.y += Math.floor(i / w); found.x += i % w; }
+  for (let i = 0, at = z * h * w; i < h * w; i++) if (bits[at + i] & 1) { found.n++; found.y += Math.floor(i / w); found.x += i % w; }
   return found;
 }
 
@@ -100,12 +102,11 @@ async function analyse(files, sample, tell) {
   kept = job;
   const [done, volume] = await Promise.all([finished(job, tell), volumeOf(files, parameters)]);
   kept = done;
-  performance.mark("answer");
-  const answer = await askJson(done.files.result), mask = await maskOf(answer);
+  const answer = await askJson(done.files.result), bits = await bitsOf(answer);
   let chart = null;
   const viewer = new Viewer({
-    channels: volume.channels, names: volume.modalities, mask, trained: answer.trained_regions, shape: volume.shape, spacing: volume.spacing_mm,
-    start: start(answer, mask, volume.shape), moved: z => chart?.mark(z),
+    channels: volume.channels, names: volume.modalities, bits, trained: answer.trained_regions, shape: volume.shape, spacing: volume.spacing_mm,
+    start: start(answer, bits, volume.shape), moved: z => chart?.mark(z),
   });
   chart = profile(answer, z => viewer.go(0, z));
   chart.mark(viewer.at[0]);

@@ -1,6 +1,6 @@
 // Three orthogonal planes of a volume in display orientation: slices upwards, rows to the back, columns to the left.
 import { check, choice, make, slider } from "./dom.js";
-import { COLOURS, NAMES, REGIONS, SHADES, fillRegions, greyTable, heatTable, outline, paint, stroke } from "./layers.js";
+import { COLOURS, NAMES, REGIONS, SHADES, fillTable, greyTable, heatTable, outline, paint, stroke } from "./layers.js";
 import { firstShown } from "./stage.js";
 
 // `down` and `across` are the axes of the picture; `flip`: the head is up.
@@ -9,24 +9,25 @@ const PLANES = [
   { name: "Coronal", fixed: 1, down: 0, across: 2, flip: true, words: ["R", "L", "S", "I"] },
   { name: "Sagittal", fixed: 2, down: 0, across: 1, flip: true, words: ["A", "P", "S", "I"] },
 ];
+const FLAGS = { WT: 1, TC: 2, ET: 4 };
 const SIDE = 512; // of the longer side of a plane's canvas, in its own pixels
 const WHEEL_STEP = 40; // of a wheel's or a touchpad's way, for one slice
 
 const swatch = name => { const node = make("i", { className: "swatch", "aria-hidden": "true" }); node.style.background = COLOURS[name]; return node; };
 
 export class Viewer {
-  /** `channels` and `mask` (WT, TC, ET) are bytes `[Z, H, W]` each; `heading` calls when the place changes. */
-  constructor({ channels, names, mask, trained, shape, spacing, start, moved }) {
-    Object.assign(this, { channels, mask, shape, spacing, moved, at: [...start], doubt: null });
+  /** `channels` are bytes `[Z, H, W]`, as `bits` are: 1 for WT, 2 for TC, 4 for ET; `moved` hears of a new slice. */
+  constructor({ channels, names, bits, trained, shape, spacing, start, moved }) {
+    Object.assign(this, { channels, bits, shape, spacing, moved, at: [...start], doubt: null, look: 0 });
     this.strides = [shape[1] * shape[2], shape[2], 1];
-    this.regions = REGIONS.filter(name => trained.includes(name) && mask[name]);
+    this.regions = REGIONS.filter(name => trained.includes(name));
     this.toggles = Object.fromEntries(this.regions.map(name => [name, check(`${name}, ${NAMES[name]}`, true, swatch(name))]));
     this.shown = choice("Sequence shown", names.map((name, at) => [at, name]), firstShown(names));
     this.bright = slider("Brightness", 1, { min: 0.4, max: 2.5, step: 0.1 });
     this.fill = slider("Fill", 0.3);
     this.cross = check("Cross-hair", true);
     const controls = [...Object.values(this.toggles), this.shown, this.bright, this.fill, this.cross];
-    controls.forEach(one => one.input.addEventListener("input", () => this.draw()));
+    controls.forEach(one => one.input.addEventListener("input", () => { this.look++; this.draw(); }));
     this.planes = PLANES.map(plane => this.plane(plane));
     this.node = make("div", { className: "views" }, this.planes.map(plane => plane.node));
     this.controls = make("fieldset", { className: "controls row" }, make("legend", {}, "Shown"), Object.values(this.toggles).map(one => one.node),
@@ -42,7 +43,8 @@ export class Viewer {
     range.addEventListener("input", () => this.go(plane.fixed, Number(range.value)));
     const marks = ["w", "e", "n", "s"].map((side, i) => make("span", { className: side, "aria-hidden": "true" }, plane.words[i]));
     const node = make("div", { className: "view" }, make("div", { className: "frame" }, canvas, marks), make("label", {}, caption, range));
-    const made = { ...plane, w, h, canvas, range, caption, node, grey: new Uint8Array(w * h) };
+    const base = new OffscreenCanvas(canvas.width, canvas.height);
+    const made = { ...plane, w, h, canvas, base, range, caption, node, painted: "", grey: new Uint8Array(w * h), inside: new Uint8Array(w * h) };
     this.listen(made);
     return made;
   }
@@ -77,34 +79,44 @@ export class Viewer {
   }
 
   /** The uncertainty of one axial slice, bytes `[H, W]`, shown while that slice is. */
-  setDoubt(index, values) { this.doubt = { index, values }; this.draw(); }
+  setDoubt(index, values) { this.doubt = { index, values }; this.look++; this.draw(); }
 
   /** At most once per frame, however fast the wheel turns. */
   draw() {
     if (this.waiting) return;
     this.waiting = requestAnimationFrame(() => {
       this.waiting = 0;
-      const table = greyTable(this.bright.value);
-      for (const plane of this.planes) this.paint(plane, table);
+      for (const plane of this.planes) this.paint(plane);
     });
   }
 
-  paint(plane, table) {
-    const { w, h, canvas, grey } = plane, context = canvas.getContext("2d"), place = this.placer(plane);
-    const volume = this.channels[Number(this.shown.value)];
-    for (let y = 0, i = 0; y < h; y++) for (let x = 0, at = place(y); x < w; x++, i++, at += this.strides[plane.across]) grey[i] = volume[at];
-    paint(context, { width: w, height: h, values: grey }, table, true);
-    if (plane.fixed === 0 && this.doubt?.index === this.at[0]) paint(context, { width: w, height: h, values: this.doubt.values }, heatTable(SHADES.cool, 0.75), true);
-    else this.over(context, plane, place);
+  /** A plane is made anew only when its own slice or the controls changed; else just the cross-hair moves. */
+  paint(plane) {
+    const wanted = `${this.at[plane.fixed]} ${this.look}`, context = plane.canvas.getContext("2d");
+    if (plane.painted !== wanted) this.render(plane);
+    plane.painted = wanted;
+    context.drawImage(plane.base, 0, 0);
     if (this.cross.on) this.hair(context, plane);
     this.tell(plane);
   }
 
-  over(context, plane, place) {
-    const { w, h } = plane, step = this.strides[plane.across], inside = {};
-    for (const name of this.regions.filter(one => this.toggles[one].on)) inside[name] = i => this.mask[name][place(Math.floor(i / w)) + (i % w) * step] > 0;
-    fillRegions(context, w, h, inside, this.fill.value);
-    for (const [name, test] of Object.entries(inside)) stroke(context, outline(test, w, h), w, h, COLOURS[name], { thick: 1.2 });
+  render(plane) {
+    const { w, h, grey, inside, base } = plane, context = base.getContext("2d"), place = this.placer(plane);
+    const volume = this.channels[Number(this.shown.value)], step = this.strides[plane.across];
+    let any = 0;
+    for (let y = 0, i = 0; y < h; y++) for (let x = 0, at = place(y); x < w; x++, i++, at += step) {
+      grey[i] = volume[at];
+      any |= inside[i] = this.bits[at];
+    }
+    paint(context, { width: w, height: h, values: grey }, greyTable(this.bright.value), true);
+    if (plane.fixed === 0 && this.doubt?.index === this.at[0]) paint(context, { width: w, height: h, values: this.doubt.values }, heatTable(SHADES.cool, 0.75), true);
+    else if (any) this.over(context, plane, any);
+  }
+
+  over(context, { w, h, inside }, any) {
+    const shown = this.regions.filter(name => this.toggles[name].on && any & FLAGS[name]);
+    paint(context, { width: w, height: h, values: inside }, fillTable(shown, this.fill.value), false);
+    for (const name of shown) stroke(context, outline(i => (inside[i] & FLAGS[name]) !== 0, w, h), w, h, COLOURS[name], { thick: 1.2 });
   }
 
   /** Where in the volume a row of a plane's picture begins. */
