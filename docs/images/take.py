@@ -26,8 +26,8 @@ from slicewise.studies.orientation import to_display
 from slicewise.studies.phantom import make_phantom
 
 HERE = Path(__file__).parent
-WIDTH, PHONE = 1280, 375
-COLOURS = 128  # keeps each file under 300 KB
+WIDTH, HEIGHT, PHONE = 1280, 980, 375
+MOST_BYTES = 300_000
 N_FILES = 9
 PATIENCE_MS = 120_000
 
@@ -67,19 +67,23 @@ def picture(index: int) -> bytes:
     return grey_png(to_display(phantom.images["flair"], phantom.affine)[shown][np.newaxis])
 
 
-def take(browser: Browser, url: str, name: str, act: Act, *, width: int = WIDTH, dark: bool = False) -> None:
-    """One picture of a whole tab; ``name`` begins with the tab's."""
+def take(
+    browser: Browser, url: str, name: str, act: Act, *, width: int = WIDTH, dark: bool = False, whole: bool = True
+) -> None:
+    """One picture of a tab, or of what its first screen shows; ``name`` begins with the tab's."""
     scheme = "dark" if dark else "light"
-    page = browser.new_page(viewport={"width": width, "height": 720}, color_scheme=scheme)  # type: ignore[arg-type]
+    page = browser.new_page(viewport={"width": width, "height": HEIGHT}, color_scheme=scheme)  # type: ignore[arg-type]
     page.set_default_timeout(PATIENCE_MS)
     page.goto(f"{url}/ui/?tab={name.partition('-')[0]}")
     page.get_by_text("server and model answer").wait_for()
     act(page)
     page.mouse.move(0, 0)
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    shot = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
+    shot = Image.open(io.BytesIO(page.screenshot(full_page=whole))).convert("RGB")
     out = HERE / f"page-{name}.png"
-    shot.quantize(COLOURS, dither=Image.Dither.NONE).save(out, optimize=True)
+    shot.save(out, optimize=True)
+    if out.stat().st_size > MOST_BYTES:
+        raise SystemExit(f"{out.name} has {out.stat().st_size} bytes: over {MOST_BYTES}")
     print(f"{out.name}: {shot.width}×{shot.height}, {out.stat().st_size >> 10} KB")
     page.close()
 
@@ -95,8 +99,9 @@ def main() -> None:
         state = start_detached(find_bundle(given.run), None, config, Path(name), os.getpid())
         browser = player.chromium.launch(executable_path=given.browser, args=["--no-sandbox"])
         try:
-            for tab in ("classification", "segmentation", "multitask", "patient"):
+            for tab in ("classification", "segmentation", "multitask"):
                 take(browser, state.gateway_url, tab, sample(tab))
+            take(browser, state.gateway_url, "patient", sample("patient"), whole=False)
             take(browser, state.gateway_url, "batch", batch)
             take(browser, state.gateway_url, "runs", runs)
             take(browser, state.gateway_url, "patient-dark", sample("patient"), dark=True)

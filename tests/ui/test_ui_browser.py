@@ -260,6 +260,10 @@ def test_a_study_is_turned_through_and_downloaded(open_page: Open, tmp_path: Pat
     assert "not for diagnosis" in summary
     assert summary.count("data:image/png") == 3
     assert "<script" not in summary
+    sheet = page.context.new_page()
+    sheet.goto(saved["summary"].as_uri())
+    assert sheet.pdf().count(b"/Type /Page\n") == 1  # printed, it is one page
+    sheet.close()
     assert json.loads(saved["JSON"].read_text())["shape"] == [48, 128, 128]
 
 

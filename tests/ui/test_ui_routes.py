@@ -124,6 +124,29 @@ def test_a_tiff_of_the_lgg_set_is_three_sequences(client: httpx.Client) -> None:
     assert wrong.status_code == 400
 
 
+def test_tiff_slices_of_an_lgg_patient_are_a_study(client: httpx.Client) -> None:
+    rows, columns = np.mgrid[:64, :64]
+    head = ((rows - 32) / 26) ** 2 + ((columns - 32) / 20) ** 2 < 1
+    rng = np.random.default_rng(0)
+    files = []
+    for at in (10, 9, 8):
+        planes = (rng.integers(60, 200, (64, 64, 3)) * head[..., np.newaxis]).astype(np.uint8)
+        for name, pixels_ in ((f"{at}.tif", planes), (f"{at}_mask.tif", np.uint8(head) * 255)):
+            buffer = io.BytesIO()
+            Image.fromarray(pixels_).save(buffer, "TIFF")
+            files.append(("files", (f"TCGA_CS_0000_20000101_{name}", buffer.getvalue())))
+    sizes = {"pixel_mm": 2, "slice_mm": 5}
+    told = json.loads(client.post("/ui/api/volume", files=files, params=sizes).headers["x-told"])
+    assert told["shape"] == [3, 64, 64]  # the masks are no slices
+    assert told["modalities"] == ["flair", "t1", "t1ce"]
+    assert told["spacing_mm"] == [5.0, 2.0, 2.0]
+    assert client.post("/patient/analyze_stack", files=files, params=sizes).json()["n_slices"] == 3
+    other = [("files", ("a.tif", files[0][1][1]))]
+    answer = client.post("/patient/analyze_stack", files=other)
+    assert answer.status_code == 400
+    assert "LGG" in answer.json()["error"]["message"]
+
+
 def test_a_volume_comes_in_display_orientation_and_its_doubt_is_that_of_the_slice(client: httpx.Client) -> None:
     study = samples.content(samples.listing()[0]["study"])
     files = {"files": ("study.zip", study)}

@@ -16,7 +16,7 @@ from serving.gateway.rest.uploads import Item
 from serving.status import UnsupportedMediaError
 from slicewise.errors import InputError
 
-KINDS = {"NIfTI": "nifti", "DICOM": "dicom", "PNG": "picture", "JPEG": "picture", "npy": "picture"}
+KINDS = {"NIfTI": "nifti", "DICOM": "dicom", "TIFF": "tiff", "PNG": "picture", "JPEG": "picture", "npy": "picture"}
 HEAD_BYTES = 540
 CURE = "send one NIfTI file per modality, DICOM files or a zip of them, or a stack of PNG, JPEG or npy pictures"
 UNUSUAL = re.compile(r"[^A-Za-z0-9._+-]")
@@ -29,7 +29,7 @@ class StoredFile:
     Attributes:
         field: The form field or place in the request by which it came.
         path: Where it lies, in the upload's folder.
-        kind: ``nifti``, ``dicom`` or ``picture``; None for anything else (only inside archives).
+        kind: ``nifti``, ``dicom``, ``tiff`` or ``picture``; None for anything else (only inside archives).
     """
 
     field: str
@@ -61,7 +61,7 @@ def store_items(items: Sequence[Item], folder: Path, limits: ZipLimits) -> tuple
 
 
 def kind_of_file(head: bytes) -> str | None:
-    """``nifti``, ``dicom`` or ``picture`` by a file's first bytes."""
+    """``nifti``, ``dicom``, ``tiff`` or ``picture`` by a file's first bytes."""
     return KINDS.get(kind_of(head) or "")
 
 

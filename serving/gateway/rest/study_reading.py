@@ -11,6 +11,7 @@ from serving.gateway.rest.parameters import StudyParameters
 from serving.gateway.rest.picture_stack import read_pictures
 from serving.gateway.rest.study_files import CURE, StoredFile
 from serving.gateway.rest.study_sizes import require_size
+from serving.gateway.rest.tiff_stack import read_tiffs
 from slicewise.config import MODALITIES
 from slicewise.errors import InputError, SourceError, StudyError
 from slicewise.studies.brats_layout import role_of
@@ -54,6 +55,8 @@ def read_upload_study(files: Sequence[StoredFile], folder: Path, reading: Readin
         kinds = {file.kind for file in files if file.kind}
         if kinds == {"picture"}:
             return read_pictures([file.path for file in files if file.kind], reading.parameters, reading.max_voxels)
+        if kinds == {"tiff"}:
+            return read_tiffs(folder, STUDY_ID, reading.parameters, reading.max_voxels)
         loose = all(file.field for file in files)
         if len(kinds) > 1 and loose:
             raise InputError(f"the files are of several kinds: {', '.join(sorted(kinds))}", CURE)

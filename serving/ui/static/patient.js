@@ -122,7 +122,7 @@ export function build(panel) {
   addEventListener("pagehide", forget);
   const { nodes } = picker({
     kind: "study", text: "Choose a study", many: true, analyse,
-    hint: "NIfTI files, one per sequence (x_flair.nii.gz, x_t1.nii.gz …); DICOM files or a zip of them; or a stack of pictures, from below upwards (then set the sequence and the sizes in the settings).",
+    hint: "NIfTI files, one per sequence (x_flair.nii.gz, x_t1.nii.gz …); DICOM files or a zip of them; the TIFF slices of an LGG patient; or a stack of pictures, from below upwards. For TIFF and pictures set the sizes, and for pictures the sequence, in the settings.",
   });
   panel.append(...nodes);
 }

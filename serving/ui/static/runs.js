@@ -19,7 +19,7 @@ const FIGURES = {
 };
 const STAGES = { seg_warmup: "segmentation warm-up", cls_head: "classification head", joint: "joint" };
 
-const interval = figure => (isNumber(figure?.value) ? `${round(figure.value, 3)} (${round(figure.low, 3)} to ${round(figure.high, 3)})` : "–");
+const interval = (figure, digits) => (isNumber(figure?.value) ? `${round(figure.value, digits)} (${round(figure.low, digits)} to ${round(figure.high, digits)})` : "–");
 const stagesOf = metrics => [...(metrics.training?.before ?? []), metrics.training].filter(one => one?.history?.length);
 
 /** The epochs of all stages one after the other, each stage a line of its own. */
@@ -57,16 +57,16 @@ function card(run, metrics) {
   return make("article", { "aria-label": run.name }, make("h2", {}, run.name), note(facts.join(" · "), "small"),
     metrics.verdict ? make("p", { className: metrics.verdict.passed ? "tag no_tumour" : "tag failed" }, metrics.verdict.passed ? "gate passed" : "gate refused") : null,
     metrics.verdict ? note(metrics.verdict.summary, "") : null,
-    curve("Validation loss", metrics, "val_loss"), curve("Validation Dice", metrics, "val_dice", 1), curve("Validation ROC-AUC", metrics, "val_auc", 1), reliability(metrics),
+    make("div", { className: "beside" }, curve("Validation loss", metrics, "val_loss"), curve("Validation Dice", metrics, "val_dice", 1), curve("Validation ROC-AUC", metrics, "val_auc", 1), reliability(metrics)),
     paper(run, "report", "Report"), paper(run, "card", "Model card"));
 }
 
 function figures(shown) {
   const rows = Object.entries(FIGURES).map(([name, find]) => {
     const found = shown.map(([, metrics]) => find(metrics));
-    const values = found.map(figure => figure?.value);
-    const difference = shown.length === 2 ? [values.every(isNumber) ? `${values[1] - values[0] >= 0 ? "+" : "−"}${round(Math.abs(values[1] - values[0]), 3)}` : "–"] : [];
-    return [name, ...found.map(interval), ...difference];
+    const values = found.map(figure => figure?.value), digits = name.endsWith("mm") ? 1 : 3;
+    const difference = shown.length === 2 ? [values.every(isNumber) ? `${values[1] - values[0] >= 0 ? "+" : "−"}${round(Math.abs(values[1] - values[0]), digits)}` : "–"] : [];
+    return [name, ...found.map(figure => interval(figure, digits)), ...difference];
   });
   const heads = ["Figure", ...shown.map(([run]) => run.name), ...(shown.length === 2 ? ["Difference"] : [])];
   return table("Figures on the test patients, with 95 % intervals", heads, rows, [1, 2, 3]);
