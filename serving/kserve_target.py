@@ -32,7 +32,7 @@ def deploy_inference_service(bundle: Path, mar: Path, config: ServeConfig) -> di
     Returns:
         ``target``, ``url``, ``digest``, ``version``, ``registry_state`` (``serving``, or ``candidate`` where the
         canary passed and waits), ``name``, ``namespace``, ``storage_uri``, ``created`` (rather than updated) and
-        ``verified`` (the service was asked, answered with this bundle's digest, and classified and segmented a slice).
+        ``verified`` (the service was asked, answered with this bundle's digest, and classified and segmented).
 
     Raises:
         ConfigError: ``serve.storage_uri`` is missing or of an unknown kind.
