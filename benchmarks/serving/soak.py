@@ -30,7 +30,7 @@ SIDES = (64, 128, 240, 300)
 
 
 def bodies() -> list[tuple[str, bytes]]:
-    """Requests of all kinds: route and npy content, which is damaged in one of eight."""
+    """Requests of all kinds: route and npy content, damaged in three of sixteen."""
     found = []
     for index, route in enumerate(
         ("/classify", "/segment", "/classify/gradcam", "/segment/uncertainty?n_mc_samples=4")
