@@ -11,13 +11,16 @@ if [ -z "${TOOL:-}" ]; then
   if docker info >/dev/null 2>&1; then TOOL=docker; else TOOL=podman; fi
 fi
 USER_ID="${USER_ID:-1000}"
+# As overlay "gateway" has it: BACKEND=torchserve-grpc. ENGINE=auto lets the predictor measure what is fastest.
+settings="-e SLICEWISE_BACKEND=${BACKEND:-torchserve-http} -e SLICEWISE_TORCHSERVE_GRPC_PORT=7070"
+predictor_settings="-e SLICEWISE_TORCHSERVE_METRICS_PORT=8082 ${ENGINE:+-e SLICEWISE_ENGINE=$ENGINE}"
 work="$1"; shift
 [ "$#" -gt 0 ] || set -- pipeline serve
 mkdir -p "$work/run" && chown "$USER_ID" "$work/run" && work="$(cd "$work" && pwd)"
 restricted="--read-only --cap-drop all --security-opt no-new-privileges --user $USER_ID --tmpfs /tmp:rw,exec,size=4g,mode=1777"
 started=""
-# shellcheck disable=SC2086  # a list of ids
-trap '[ -z "$started" ] || $TOOL rm -f $started >/dev/null' EXIT
+# One after the other: the gateway lives in the predictor's network.
+trap 'for id in $started; do "$TOOL" rm -f "$id" >/dev/null; done' EXIT
 
 inside() { "$TOOL" exec gateway-trial python -c "$1"; }
 
@@ -32,11 +35,11 @@ start_serving() {
   mkdir -p "$store" && find "$work/run" -name slicewise.mar -exec cp {} "$store/" \;
   # shellcheck disable=SC2086
   started="$("$TOOL" run -d --name predictor-trial $restricted --network none --shm-size 512m -v "$store:/mnt/models:ro" \
-    -e SLICEWISE_TORCHSERVE_METRICS_PORT=8082 \
+    $settings $predictor_settings \
     "$REGISTRY/predictor:$TAG" /mnt/models --port=8085 --model_name=slicewise)"
   # What KServe adds to a transformer's arguments, some of it twice.
   # shellcheck disable=SC2086
-  started="$("$TOOL" run -d --name gateway-trial $restricted --network container:predictor-trial \
+  started="$("$TOOL" run -d --name gateway-trial $restricted --network container:predictor-trial $settings \
     "$REGISTRY/gateway:$TAG" --model_name slicewise --predictor_host 127.0.0.1:8085 --http_port 8080 \
     --predictor_protocol v2 --enable_latency_logging=false --model_name slicewise) $started"
 }
