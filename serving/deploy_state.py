@@ -68,11 +68,15 @@ def roll_back(config: ServeConfig) -> dict[str, Any]:
     storage, registry = _open(config)
     with orderly_end(), registry.claim():
         ledger, cluster = registry.read(), connect(config)
+        serving = ledger.in_state("serving")
         if candidate := ledger.in_state("candidate"):
             way_of(cluster).drop(candidate.bundle_digest)
+            if serving and digest_of(cluster.read()) == candidate.bundle_digest:
+                # Whoever promoted it was killed before it served.
+                _switch(storage, cluster, registry, serving)
             registry.move(candidate.name, "rejected", "rolled back by hand")
             return {"dropped": candidate.name, "url": address_of(cluster.read())}
-        former, serving = ledger.in_state("former"), ledger.in_state("serving")
+        former = ledger.in_state("former")
         if former is None:
             raise UsageError("there is no former version to go back to", HISTORY)
         answer = _switch(storage, cluster, registry, former)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import socket
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from slicewise.inference.bundle import Bundle
 from slicewise.provenance import ROOT, code_version
+
+if TYPE_CHECKING:
+    # It imports torch, which whoever only looks into the registry need not wait for.
+    from slicewise.inference.bundle import Bundle
 
 RUN_VARIABLES = ("SLICEWISE_RUN_ID", "KFP_RUN_ID")
 

@@ -132,6 +132,14 @@ def test_unlock_ends_a_claim(command: Command, models: list[Model], claim_config
     assert states(claim_config) == {"3": "serving"}
 
 
+def started(command: Command, model: Model, *more: str) -> subprocess.Popen[str]:
+    """The same command as a process of its own."""
+    words = ["--bundle", str(model.bundle.folder), "--archive", str(model.archive), *more]
+    line = [sys.executable, "-m", "slicewise.cli", "deploy", "--target", "kserve", *command.words, *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True)
+
+
 def test_a_deployment_that_is_told_to_stop_puts_everything_back(
     command: Command, controller: Controller, models: list[Model], claim_config: ServeConfig
 ) -> None:
@@ -139,10 +147,7 @@ def test_a_deployment_that_is_told_to_stop_puts_everything_back(
     before = controller.service()
     # The candidate's pods never get ready, as nobody answers at its address.
     controller.gateways.pop(models[1].digest)
-    words = ["--bundle", str(models[1].bundle.folder), "--archive", str(models[1].archive)]
-    line = [sys.executable, "-m", "slicewise.cli", "deploy", "--target", "kserve", *command.words, *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with started(command, models[1]) as process:
         wait_for(lambda: controller.service("slicewise-canary"), "the candidate was not created")
         process.terminate()
         _, told = process.communicate(timeout=60)
@@ -157,6 +162,26 @@ def test_a_deployment_that_is_told_to_stop_puts_everything_back(
     assert states(claim_config) == {"3": "serving", "4": "rejected"}
     assert ledger(claim_config)["versions"][-1]["reason"] == "interrupted (KeyboardInterrupt)"
     assert ledger(claim_config)["claim"] is None
+
+
+def test_a_deployment_that_was_killed_is_unlocked_and_rolled_back(
+    command: Command, controller: Controller, models: list[Model], claim_config: ServeConfig
+) -> None:
+    command.deploy(models[0])
+    controller.gateways.pop(models[1].digest)
+    with started(command, models[1], "--set", "serve.canary.steps=[]") as process:
+        wait_for(lambda: digest_of(controller.service()) == models[1].digest, "nothing was changed")
+        process.kill()
+    told = command("--status")
+    assert told["candidate"] == models[1].name
+    assert told["cluster"]["serves_the_registered_version"] is False
+    assert told["deploying"]["holder"].startswith(f"process {process.pid} on ")
+    with pytest.raises(ServerError, match="another deployment of slicewise is running"):
+        command("--rollback")
+    command("--unlock")
+    assert command("--rollback") == {"dropped": models[1].name, "url": models[0].gateway_url}
+    assert digest_of(controller.service()) == models[0].digest
+    assert states(claim_config) == {"3": "serving", "4": "rejected"}
 
 
 @pytest.mark.parametrize(
