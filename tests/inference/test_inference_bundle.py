@@ -104,6 +104,11 @@ def test_only_listed_files_and_json_are_in_a_bundle(small_run: SmallRun) -> None
     assert small_run.bundle.meta.data_digest == small_run.data.dataset.digest
 
 
+def test_a_bundle_tells_what_the_gate_said(small_run: SmallRun) -> None:
+    verdict = small_run.metrics["verdict"]
+    assert small_run.bundle.meta.metrics["gate"] == {"passed": verdict["passed"], "reasons": verdict["reasons"]}
+
+
 @settings(max_examples=150, deadline=None)
 @given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 def test_a_changed_byte_of_bundle_json_is_refused_or_shows(bundle: Path, place: float, flip: int) -> None:

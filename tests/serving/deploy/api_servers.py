@@ -145,6 +145,7 @@ class Controller:
     @contextmanager
     def reconciling(self) -> Iterator[Controller]:
         """Answer every change with the status that KServe would write once its pods run."""
+        self._stop.clear()
         thread = threading.Thread(target=self._watch, daemon=True)
         thread.start()
         try:
