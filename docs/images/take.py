@@ -104,7 +104,7 @@ def main() -> None:
             take(browser, state.gateway_url, "patient", sample("patient"), whole=False)
             take(browser, state.gateway_url, "batch", batch)
             take(browser, state.gateway_url, "runs", runs)
-            take(browser, state.gateway_url, "patient-dark", sample("patient"), dark=True)
+            take(browser, state.gateway_url, "patient-dark", sample("patient"), dark=True, whole=False)
             take(browser, state.gateway_url, "segmentation-phone", sample("segmentation"), width=PHONE)
         finally:
             browser.close()

@@ -41,8 +41,16 @@ def reply(request: Request, http: int, fields: dict[str, str], headers: Mapping[
 
 async def _deliberate(request: Request, error: Exception) -> Response:
     status = status_of(error)
-    log.info("%s %s: %d: %s", request.method, request.url.path, status.http, error)
-    return reply(request, status.http, error_fields(error), retry_headers(error))
+    fields = error_fields(error)
+    # What a caller did wrong names his files, and these may name patients.
+    told = fields["code"] if isinstance(error, InputError) else error
+    log.info("%s %s: %d: %s", request.method, _place(request), status.http, told)
+    return reply(request, status.http, fields, retry_headers(error))
+
+
+def _place(request: Request) -> str:
+    """The route, without what a caller put into the address: a job's id opens its result."""
+    return str(getattr(request.scope.get("route"), "path", "an unknown address"))
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -68,5 +76,5 @@ async def _unready(request: Request, _: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    log.error("%s %s failed", request.method, _place(request), exc_info=error)
     return reply(request, 500, error_fields(error))

@@ -227,3 +227,14 @@ def test_the_gateway_alone_shows_the_page_when_told_to(monkeypatch: pytest.Monke
     assert parse([]).ui
     assert RunFolder.chosen(True, parse([]).ui_runs) == RunFolder(Path("somewhere"))
     assert RunFolder.chosen(False, "somewhere") is None
+
+
+def test_names_of_files_are_not_logged(client: httpx.Client, stack: StackState) -> None:
+    name = "Doe^Jane_1970"
+    for path, content in (("classify", b"nothing"), ("ui/api/preview", b"nothing"), ("ui/api/volume", b"nothing")):
+        assert client.post(f"/{path}", files={"file": (f"{name}.png", content)}).status_code in (400, 415)
+    picture = grey_png(np.arange(4096.0).reshape(1, 64, 64))
+    assert client.post("/classify", files={"file": (f"{name}.png", picture)}).status_code == 200
+    logs = [path for path in Path(stack.log_folder).rglob("*") if path.is_file() and path.suffix == ".log"]
+    assert logs
+    assert not any(name in path.read_text(errors="replace") for path in logs)

@@ -12,9 +12,11 @@ export async function ask(path, options = {}) {
   }
   if (response.ok) return response;
   const told = (await response.json().catch(() => null))?.error;
-  throw new Error(told?.message ? `${sentence(told.message)} ${sentence(told.cure ?? "")}`.trim() : `The server answered ${response.status}.`);
+  throw new Error(told?.message ? `${sentence(named(told.message))} ${sentence(told.cure ?? "")}`.trim() : `The server answered ${response.status}.`);
 }
 
+// The model server knows a file by its place in the request only.
+const named = text => text.replace(/^image(_bytes)?(\[0\])?(?= )/, "the file");
 const sentence = text => (text ? `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}` : "");
 
 export const askJson = async (path, options) => (await ask(path, options)).json();

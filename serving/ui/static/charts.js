@@ -3,6 +3,9 @@ import { draw, isNumber, make, percent, round } from "./dom.js";
 
 const SERIES = ["s0", "s1", "s2", "s3"];
 
+/** A line's colour: its own place among all there could be, or its place among those drawn. */
+const kindOf = (one, i) => SERIES[(one.place ?? i) % SERIES.length];
+
 const words = (x, y, text, anchor = "middle", more = {}) => draw("text", { x, y, "text-anchor": anchor, ...more }, text);
 
 /** The probability between 0 and 1, the threshold, and the band of doubt where there is one. */
@@ -45,7 +48,7 @@ function axes(frame, { low, high, top }, units) {
 const short = value => (Math.abs(value) >= 100 || Number.isInteger(value) ? value.toFixed(0) : value.toPrecision(2));
 
 /**
- * Lines over one axis; `series` are `{ name, points: [[x, y], …], dashed }`.
+ * Lines over one axis; `series` are `{ name, points: [[x, y], …], place, told }`, `told` where a single line is to be named too.
  * `pick` is called with the x that was clicked; `mark` moves a line to an x.
  */
 export function lines(title, series, { x = "", fixed = false, most = null, level = null, dots = false, pick = null } = {}) {
@@ -60,7 +63,7 @@ export function lines(title, series, { x = "", fixed = false, most = null, level
   const svg = draw("svg", { viewBox: `0 0 ${frame.right + 12} ${frame.down + 22}`, role: "img", "aria-label": title }, axes(frame, range, { x }));
   if (fixed) svg.append(draw("line", { class: "ideal", x1: frame.left, y1: frame.down, x2: frame.right, y2: frame.up }));
   if (level !== null) { const y = at([range.low, level])[1]; svg.append(draw("line", { class: "ideal", x1: frame.left, x2: frame.right, y1: y, y2: y })); }
-  series.forEach((one, i) => svg.append(...curve(one, SERIES[i % 4], at, dots)));
+  series.forEach((one, i) => svg.append(...curve(one, kindOf(one, i), at, dots)));
   const marker = draw("line", { class: "here", x1: -9, x2: -9, y1: frame.up, y2: frame.down });
   svg.append(marker);
   if (pick) listen(svg, frame, range, pick);
@@ -76,8 +79,8 @@ function curve({ points }, kind, at, dots) {
 }
 
 function legend(series) {
-  if (series.length < 2) return null;
-  return make("p", { className: "legend" }, series.map((one, i) => make("span", {}, make("i", { className: `key ${SERIES[i % 4]}`, "aria-hidden": "true" }), one.name)));
+  if (!series.some(one => one.name) || (series.length < 2 && !series[0].told)) return null;
+  return make("p", { className: "legend" }, series.map((one, i) => make("span", {}, make("i", { className: `key ${kindOf(one, i)}`, "aria-hidden": "true" }), one.name)));
 }
 
 function listen(svg, frame, range, pick) {

@@ -24,7 +24,7 @@ function sampleList(kind, take) {
     filled = true;
     try {
       for (const one of await askJson("/ui/api/samples")) {
-        const picture = make("img", { src: `/ui/api/samples/${one.picture}`, alt: "", width: 56, height: 56, loading: "lazy" });
+        const picture = make("img", { src: `/ui/api/samples/${one.picture}`, alt: "", width: 46, height: 46, loading: "lazy" });
         list.append(make("button", { type: "button", className: "sample", onclick: () => take(one) }, picture, make("span", {}, one.title, make("small", {}, one.shows))));
       }
     } catch { filled = false; }

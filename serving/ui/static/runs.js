@@ -28,15 +28,17 @@ function curve(title, metrics, key, most = null) {
   const series = stagesOf(metrics).map(stage => {
     const points = stage.history.map(one => [done + one.epoch, one[key]]);
     done += stage.history.length;
-    return { name: STAGES[stage.stage] ?? stage.stage, points };
+    return { name: STAGES[stage.stage] ?? stage.stage, points, place: Object.keys(STAGES).indexOf(stage.stage) };
   }).filter(one => one.points.some(([, y]) => isNumber(y)));
   return lines(title, series, { x: "epoch", dots: true, most });
 }
 
 function reliability(metrics) {
   const test = metrics.calibration_figures?.tumour?.test ?? {};
-  const series = Object.entries({ before: "before calibration", after: "after calibration" }).map(([key, name]) => ({
-    name, points: (test[key]?.bins ?? []).map(bin => [bin.probability, bin.frequency]),
+  const same = JSON.stringify(test.before?.bins) === JSON.stringify(test.after?.bins);
+  const names = same ? { after: "calibration left the probabilities as they were" } : { before: "before calibration", after: "after calibration" };
+  const series = Object.entries(names).map(([key, name]) => ({
+    name, told: true, points: (test[key]?.bins ?? []).map(bin => [bin.probability, bin.frequency]),
   })).filter(one => one.points.length);
   return lines("Reliability on the test patients: predicted against observed (dashed: ideal)", series, { x: "predicted probability", fixed: true, dots: true });
 }
