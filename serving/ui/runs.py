@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ DOCUMENTS = {
     "report": ("report.html", "evaluation/report.html"),
     "card": ("model_card.md", "bundle/model_card.md", "evaluation/model_card.md"),
 }
+# For model hubs, not for readers.
+FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 CURE = "choose one of the runs listed"
 CARD_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
@@ -79,7 +82,7 @@ class RunFolder:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".html":
             return text
-        body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+        body = MarkdownIt("commonmark", {"html": False}).enable("table").render(FRONT_MATTER.sub("", text))
         return CARD_PAGE.format(title=html.escape(f"Model card of {name}"), body=body)
 
     def _folder(self, name: str) -> Path:

@@ -61,7 +61,9 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_json(root / name / "run.json", {"status": "done", "mode": "smoke", "seconds": 90.0})
     report = write_report(make_metrics(8, skill=0.85), root / "second")
     assert report == root / "second" / "report.html"
-    (root / "second" / "model_card.md").write_text("# The card\n\n| a | b |\n|---|---|\n| 1 | <script>x</script> |\n")
+    (root / "second" / "model_card.md").write_text(
+        "---\ntags: [hub]\n---\n# The card\n\n| a | b |\n|---|---|\n| 1 | <script>x</script> |\n"
+    )
     (root / "nothing").mkdir()
     outside = tmp_path_factory.mktemp("outside")
     write_json(outside / "metrics.json", {"secret": True})

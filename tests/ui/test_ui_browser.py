@@ -194,6 +194,22 @@ def test_an_inner_region_lies_on_top_of_the_one_around_it(open_page: Open) -> No
     assert colours["seen"] == colours["wanted"]
 
 
+def test_what_is_unlike_the_training_scans_is_warned_of(open_page: Open) -> None:
+    page = open_page("classification")
+    told = page.evaluate(
+        """async () => {
+          const { foreign } = await import("./verdict.js");
+          const slice = { ood_flag: true, ood_score: 0.97, ood_parts: { intensity: 0.9, view: 0.1 } };
+          return [slice, { ood_share: 0.8 }, { ood_flag: false, ood_score: 0.2 }, { ood_flag: null, ood_score: null }]
+            .map(answer => foreign(answer)?.textContent ?? null);
+        }"""
+    )
+    assert "do not rely on this result" in told[0]
+    assert "score 0.97; unusual: intensity." in told[0]
+    assert "share of slices 0.80" in told[1]
+    assert told[2:] == [None, None]
+
+
 def test_both_tasks_with_times_and_the_recommendation(open_page: Open) -> None:
     page = open_page("multitask", query="threshold=0")  # so that the decoder runs
     panel = sampled(page, "multitask")

@@ -217,6 +217,7 @@ def test_a_runs_documents_are_shut_in(client: httpx.Client) -> None:
     card = client.get("/ui/api/runs/second/card").text
     assert "<h1>The card</h1>" in card
     assert "<script>" not in card
+    assert "hub" not in card  # what is meant for model hubs only
 
 
 def test_the_gateway_alone_shows_the_page_when_told_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ function downloads(job, answer, viewer) {
   return make("p", { className: "actions" },
     fetched("Mask as NIfTI", "mask", "slicewise-mask.nii.gz"),
     job.files.seg ? fetched("Mask as DICOM-SEG", "seg", "slicewise-seg.dcm") : null,
-    button("One-page summary", () => download("slicewise-summary.html", summary(answer, viewer.pictures()), "text/html")),
+    button("One-page summary (to read, or to print as PDF)", () => download("slicewise-summary.html", summary(answer, viewer.pictures()), "text/html")),
     button("Figures as JSON", () => download("slicewise-study.json", JSON.stringify(figures, null, 1), "application/json")),
     job.files.seg ? null : make("span", { className: "small" }, "DICOM-SEG: only for studies sent as DICOM."),
     make("span", { className: "bad", role: "alert" }));
