@@ -39,7 +39,7 @@ start_serving() {
     "$REGISTRY/predictor:$TAG" /mnt/models --port=8085 --model_name=slicewise)"
   # What KServe adds to a transformer's arguments, some of it twice.
   # shellcheck disable=SC2086
-  started="$("$TOOL" run -d --name gateway-trial $restricted --network container:predictor-trial $settings \
+  started="$("$TOOL" run -d --name gateway-trial $restricted --network container:predictor-trial $settings -e SLICEWISE_UI=true \
     "$REGISTRY/gateway:$TAG" --model_name slicewise --predictor_host 127.0.0.1:8085 --http_port 8080 \
     --predictor_protocol v2 --enable_latency_logging=false --model_name slicewise) $started"
 }
@@ -65,7 +65,7 @@ request = u.Request("http://127.0.0.1:8080/v2/models/slicewise/infer", json.dump
 outputs = json.load(u.urlopen(request, timeout=60))["outputs"]
 print({item["name"]: item["shape"] for item in outputs})
 '
-  inside 'import urllib.request as u; print(u.urlopen("http://127.0.0.1:8080/").status, "for the page")'
+  inside 'import urllib.request as u; print(u.urlopen("http://127.0.0.1:8080/ui/").status, "for the page")'
   inside 'import urllib.request as u; print([line for line in u.urlopen("http://127.0.0.1:8082/metrics").read().decode().splitlines() if line.startswith("slicewise_slices_total")])'
   for name in predictor-trial gateway-trial; do
     "$TOOL" exec "$name" sh -c 'echo "user $(id -u), capabilities $(grep CapEff /proc/1/status | cut -f2)"; ! touch /opt/venv/x'
