@@ -26,7 +26,7 @@ def test_the_stage_deploys_and_tells(
     claim_config: ServeConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("KFP_RUN_ID", "run-7")
     model, deployment = models[0], artifact(tmp_path / "deployment.json")
@@ -55,5 +55,5 @@ def test_the_stage_deploys_and_tells(
     with controller.reconciling(), pytest.raises(SystemExit) as ended:
         run(bundle, archive, claim_config.model_dump(mode="json"), "kserve", "", artifact(tmp_path / "other.json"))
     assert ended.value.code == 1
-    assert f"stage failed: the canary of {models[1].name} failed at 10 %: error rate" in caplog.text
+    assert f"stage failed: the canary of {models[1].name} failed at 10 %: error rate" in capsys.readouterr().err
     assert not (tmp_path / "other.json").exists()
