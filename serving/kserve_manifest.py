@@ -175,7 +175,7 @@ def _gateway(config: ServeConfig) -> dict[str, Any]:
         "image": os.environ.get(IMAGE_VARIABLE, GATEWAY_IMAGE),
         "env": [
             {"name": "SLICEWISE_HOST", "value": "0.0.0.0"},
-            *_environment(config, ("max_request_mb", "timeout_s")),
+            *_environment(config, ("max_request_mb", "timeout_s", "ui")),
         ],
         # KServe's Service has port 80 for the first of these and its own number for each other; Knative takes one.
         "ports": [
@@ -192,7 +192,10 @@ def _gateway(config: ServeConfig) -> dict[str, Any]:
 
 
 def _environment(config: ServeConfig, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    return [{"name": f"SLICEWISE_{name.upper()}", "value": str(getattr(config, name))} for name in names]
+    told = {name: getattr(config, name) for name in names}
+    # Kubernetes wants strings; yes and no as YAML and our own flags write them.
+    words = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in told.items()}
+    return [{"name": f"SLICEWISE_{name.upper()}", "value": word} for name, word in words.items()]
 
 
 def _resources(cpu: str, memory: str, limit: str) -> dict[str, Any]:

@@ -12,12 +12,14 @@ import pytest
 from PIL import Image
 
 from serving.gateway.__main__ import parse
+from serving.kserve_manifest import inference_service
 from serving.state import StackState
 from serving.status import NotFoundError
 from serving.ui import samples
 from serving.ui.pictures import grey_levels, grey_png, label_png
 from serving.ui.routes import STATIC
 from serving.ui.runs import RunFolder
+from slicewise.config import ServeConfig
 from slicewise.errors import InputError
 
 
@@ -239,3 +241,9 @@ def test_names_of_files_are_not_logged(client: httpx.Client, stack: StackState) 
     logs = [path for path in Path(stack.log_folder).rglob("*") if path.is_file() and path.suffix == ".log"]
     assert logs
     assert not any(name in path.read_text(errors="replace") for path in logs)
+
+
+def test_the_cluster_shows_the_page_by_configuration() -> None:
+    made = inference_service(ServeConfig(ui=True), "pvc://models/slicewise", "")
+    environment = {one["name"]: one["value"] for one in made["spec"]["transformer"]["containers"][0]["env"]}
+    assert environment["SLICEWISE_UI"] == "true"
