@@ -296,6 +296,19 @@ def test_the_uncertainty_of_the_shown_slice(open_page: Open) -> None:
     assert (drawn(canvas) != before).any()
 
 
+def test_a_studys_result_goes_with_the_page(open_page: Open, stack: StackState) -> None:
+    page = open_page("patient")
+    with page.expect_response(lambda answer: answer.url.endswith("/result")) as fetched:
+        sampled(page, "patient", 1)
+    job = fetched.value.url.removesuffix("/result")
+    assert httpx.get(job).status_code == 200
+    page.goto(f"{stack.gateway_url}/healthz")
+    until = time.monotonic() + 30
+    while httpx.get(job).status_code != 404:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
 def test_a_dicom_study_gives_a_dicom_segmentation(open_page: Open, tmp_path: Path) -> None:
     from uploaded_study import make_upload
 
