@@ -19,7 +19,7 @@ const FIGURES = {
 };
 const STAGES = { seg_warmup: "segmentation warm-up", cls_head: "classification head", joint: "joint" };
 
-const interval = (figure, digits) => (isNumber(figure?.value) ? `${round(figure.value, digits)} (${round(figure.low, digits)} to ${round(figure.high, digits)})` : "–");
+const interval = (figure, digits) => (isNumber(figure?.value) ? `${round(figure.value, digits)} (${round(figure.low, digits)} to ${round(figure.high, digits)})${isNumber(figure.n) ? `, n=${figure.n}` : ""}` : "–");
 const stagesOf = metrics => [...(metrics.training?.before ?? []), metrics.training].filter(one => one?.history?.length);
 
 /** The epochs of all stages one after the other, each stage a line of its own. */
@@ -71,7 +71,7 @@ function figures(shown) {
     return [name, ...found.map(figure => interval(figure, digits)), ...difference];
   });
   const heads = ["Figure", ...shown.map(([run]) => run.name), ...(shown.length === 2 ? ["Difference"] : [])];
-  return table("Figures on the test patients, with 95 % intervals", heads, rows, [1, 2, 3]);
+  return table("Figures on the test patients, with 95 % intervals over n of them", heads, rows, [1, 2, 3]);
 }
 
 export function build(panel) {
