@@ -52,7 +52,7 @@ def kinds() -> dict[str, Kind]:
     found = {name: Kind(INFER, *v2_request(image, basic | extra)) for name, extra in v2_kind.items()}
     buffer = io.BytesIO()
     np.save(buffer, np.stack([plane[0] for plane in heads(STUDY_SLICES, 128)]).astype(np.float32))
-    path = "/jobs?modalities=flair&pixel_mm=1&slice_mm=3"
+    path = "/predict/async?modalities=flair&pixel_mm=1&slice_mm=3"
     return found | {"study": Kind(path, buffer.getvalue(), {"content-type": "application/x-npy"})}
 
 
