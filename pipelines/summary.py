@@ -58,12 +58,14 @@ def _next_steps(console: Console, result: dict[str, Any]) -> None:
     if result["gate"] == "passed":
         url = result["kept_url"] or "http://127.0.0.1:8080"
         if result["kept_url"]:
+            page = f"{url}/"
             lines.append(f"served   {url}  (stop it with: kill {result['kept_pid']})")
         else:
-            lines.append(f"serve    slicewise serve {run}  (listens on {url})")
+            page = f"{url}/ui/"
+            lines.append(f"serve    slicewise serve {run} --ui  (listens on {url})")
         lines.append(f"query    curl -F file=@slice.png {url}/classify")
         lines.append(f"         curl -F file=@slice.png {url}/segment")
-        lines.append(f"page     open {url}/ in a browser while it is served")
+        lines.append(f"page     open {page} in a browser while it is served")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
