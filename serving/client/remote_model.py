@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,8 +22,8 @@ Outcome = Prediction | InputError
 RUN_AGAIN = "run again: what the former model has finished is done anew"
 
 
-class RemoteModel:
-    """A server's model; one version of it, for as long as this object is used.
+class ServedModel(ABC):
+    """A server's model, whatever way the slices travel; a ``PredictModel``.
 
     Args:
         client: The way there.
@@ -41,6 +42,20 @@ class RemoteModel:
     def slices(self, *, for_study: bool) -> SlicePredict:
         """See ``PredictModel``."""
         return functools.partial(self._predict, probability=for_study and self.settings.needs_probability)
+
+    @abstractmethod
+    def require_tasks(self, tasks: Sequence[str]) -> None:
+        """See ``PredictModel``."""
+
+    @abstractmethod
+    def _predict(
+        self, items: Sequence[SliceInput], options: PredictOptions, *, probability: bool
+    ) -> Sequence[Outcome]:
+        """Predict slices; the outcomes in the items' order."""
+
+
+class RemoteModel(ServedModel):
+    """A server's model over V2; one version of it, for as long as this object is used."""
 
     def require_tasks(self, tasks: Sequence[str]) -> None:
         """See ``PredictModel``: V2 knows them all."""

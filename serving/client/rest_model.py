@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
 from serving.client import results
 from serving.client.options import SliceOptions
-from serving.client.remote_model import Outcome, in_groups
-from serving.client.sync_client import Client
+from serving.client.remote_model import Outcome, ServedModel, in_groups
 from slicewise.errors import InputError, UsageError
-from slicewise.inference.predict.model import ModelFacts
 from slicewise.inference.predictor import Prediction, PredictOptions, SliceInput
-from slicewise.inference.study import SlicePredict, StudySettings
 
 Entry = results.ClassifiedImage | results.SegmentedImage | results.Explanation
 
 
-class RestModel:
-    """A server's model over REST; heat maps come in steps of 1/255.
-
-    Args:
-        client: The way there.
-
-    Raises:
-        BackendError: The server is away.
-    """
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        info = client.info()
-        self.facts = ModelFacts(name=info.name, version=info.version, digest=info.digest)
-        self.settings = StudySettings.model_validate(info.model_dump())
-
-    def slices(self, *, for_study: bool) -> SlicePredict:
-        """See ``PredictModel``."""
-        return functools.partial(self._predict, probability=for_study and self.settings.needs_probability)
+class RestModel(ServedModel):
+    """A server's model over REST; heat maps come in steps of 1/255."""
 
     def require_tasks(self, tasks: Sequence[str]) -> None:
         """See ``PredictModel``: the route of uncertainty gives no figures of the head as V2 does."""
