@@ -17,11 +17,11 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from serving.commands import find_bundle
 from serving.local import start_detached, stop_stack
 from serving.ui import samples
 from slicewise.config import PhantomConfig, ServeConfig
 from slicewise.files import write_json
+from slicewise.inference.bundle import find_bundle
 from slicewise.studies.phantom import write_phantom
 
 FULL = PhantomConfig(n_studies=3, shape=(240, 240, 155), spacing_mm=(1.0, 1.0, 1.0), healthy_share=0.0)

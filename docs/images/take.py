@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from serving.commands import find_bundle
 from serving.local import start_detached, stop_stack
 from serving.ui.pictures import grey_png
 from slicewise.config import PhantomConfig, ServeConfig
+from slicewise.inference.bundle import find_bundle
 from slicewise.studies.orientation import to_display
 from slicewise.studies.phantom import make_phantom
 
