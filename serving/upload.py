@@ -58,19 +58,20 @@ def upload_store(storage: Storage, bundle: Bundle, archive: Path, config: ServeC
     """
     version = version_name(bundle.meta.model_version, bundle.digest)
     sources = _sources(bundle, archive, config, version, work)
-    manifest = _manifest(bundle, config, sources, version)
+    digests = {name: sha256_file(path) for name, path in sources.items()}
+    manifest = _manifest(bundle, config, sources, digests, version)
     uri = f"{storage.uri}/{version}"
     found = storage.read(f"{version}/{MANIFEST}")
     incoming = f"{INCOMING}/{config.model_name}"
     storage.remove(incoming)
-    wrong = wrong_files(storage, _digests(sources))
+    wrong = wrong_files(storage, digests)
     if found and found[0] == manifest and not wrong:
         log.info("%s is complete already", uri)
         return uri
     missing = {name: sources[name] for name in wrong}
     log.info("uploading %.1f MB to %s", sum(path.stat().st_size for path in missing.values()) / 2**20, uri)
     try:
-        _transfer(storage, missing, incoming)
+        _transfer(storage, missing, digests, incoming)
     finally:
         _clear(storage, incoming)
     # Last: whoever sees the manifest may rely on all the rest.
@@ -116,14 +117,10 @@ def _sources(bundle: Bundle, archive: Path, config: ServeConfig, version: str, w
     return parts | own
 
 
-def _digests(sources: dict[str, Path]) -> dict[str, str]:
-    return {name: sha256_file(path) for name, path in sources.items()}
-
-
-def _transfer(storage: Storage, sources: dict[str, Path], incoming: str) -> None:
+def _transfer(storage: Storage, sources: dict[str, Path], digests: dict[str, str], incoming: str) -> None:
     for name, path in sources.items():
         storage.upload(path, f"{incoming}/{name}")
-    sent = {f"{incoming}/{name}": digest for name, digest in _digests(sources).items()}
+    sent = {f"{incoming}/{name}": digests[name] for name in sources}
     if wrong := wrong_files(storage, sent):
         name = wrong[0].removeprefix(f"{incoming}/")
         raise ServerError(f"{storage.uri} holds another {name} than was sent", "deploy again")
@@ -131,10 +128,12 @@ def _transfer(storage: Storage, sources: dict[str, Path], incoming: str) -> None
         storage.move(f"{incoming}/{name}", name)
 
 
-def _manifest(bundle: Bundle, config: ServeConfig, sources: dict[str, Path], version: str) -> bytes:
+def _manifest(
+    bundle: Bundle, config: ServeConfig, sources: dict[str, Path], digests: dict[str, str], version: str
+) -> bytes:
     own = {name: path for name, path in sources.items() if name.startswith(f"{version}/")}
     files: dict[str, Any] = {
-        name.removeprefix(f"{version}/"): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        name.removeprefix(f"{version}/"): {"bytes": path.stat().st_size, "sha256": digests[name]}
         for name, path in own.items()
     }
     value = {
