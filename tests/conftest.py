@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from real_browser import real_browser
 from small_run import SmallData, SmallRun, make_small_data, make_small_run
 
 # As the command line does: spinning threads slow everything down when tests run side by side.
@@ -38,6 +41,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real scans here: set SLICEWISE_TEST_DATA to a folder with brats/, lgg/ and kaggle/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One for all tests of a process: Playwright's loop cannot run twice in it."""
+    with real_browser() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

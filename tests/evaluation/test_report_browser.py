@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,7 @@ from slicewise.evaluation.overlays import draw_study, save_picture
 from slicewise.evaluation.report import write_report
 from slicewise.evaluation.shown_studies import list_studies, worst_first
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SLICES = 3
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip(f"no browser here: install one of {', '.join(BROWSERS)}")
-    with sync_api.sync_playwright() as player:
-        opened = player.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-from built import SHARED
-
-KUBE_API = SHARED / "bin" / "kube-api"
+from shared_server import shared_server
 
 
 @contextmanager
@@ -22,14 +16,5 @@ def api_server(work: Path) -> Iterator[Path]:
     if given := os.environ.get("SLICEWISE_TEST_KUBECONFIG"):
         yield Path(given)
         return
-    if not KUBE_API.is_file():
-        pytest.skip("the API server for tests (../shared/bin/kube-api) is not on this machine")
-    if missing := [name for name in ("etcd", "kubectl", "openssl") if shutil.which(name) is None]:
-        pytest.skip(f"{', '.join(missing)} not installed")
-    command = [sys.executable, str(KUBE_API)]
-    started = subprocess.run([*command, "start", str(work)], stderr=subprocess.PIPE, timeout=300, check=False)
-    try:
-        assert started.returncode == 0, started.stderr.decode()[-800:]
-        yield work / "kubeconfig"
-    finally:
-        subprocess.run([*command, "stop", str(work)], check=True, timeout=60)
+    with shared_server("kube-api", work) as kubeconfig:
+        yield kubeconfig

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from shared_server import kubectl, shared_server
 from small_run import MODEL, SmallData
 
 from components.train.shared_folder import ERROR, SharedFolder
@@ -28,7 +28,6 @@ from slicewise.training.record import WEIGHTS
 from slicewise.training.stage import StageJob
 
 ROOT = Path(__file__).parents[2]
-KUBE_API = ROOT.parent / "shared" / "bin" / "kube-api"
 NAME = "slicewise-seg-warmup-run-1234"
 WAIT_S = 120.0
 MOMENT = "2026-01-01T00:00:00Z"
@@ -38,30 +37,12 @@ MOMENT = "2026-01-01T00:00:00Z"
 def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A real API server that knows TrainJobs, with the manifests of ``manifests/trainer``."""
     pytest.importorskip("kubeflow.trainer", reason="the SDK of Kubeflow Trainer is not installed")
-    if not KUBE_API.is_file():
-        pytest.skip("the API server for tests (../shared/bin/kube-api) is not on this machine")
-    if missing := [name for name in ("etcd", "kubectl", "openssl") if shutil.which(name) is None]:
-        pytest.skip(f"{', '.join(missing)} not installed")
-    work = tmp_path_factory.mktemp("cluster")
-    command = [sys.executable, str(KUBE_API)]
-    started = subprocess.run([*command, "start", str(work)], stderr=subprocess.PIPE, timeout=180, check=False)
-    try:
-        assert started.returncode == 0, started.stderr.decode()[-800:]
+    with shared_server("kube-api", tmp_path_factory.mktemp("cluster")) as server:
         for namespace in ("train", "empty"):
-            kubectl(work / "kubeconfig", "create", "namespace", namespace)
+            kubectl(server, "create", "namespace", namespace)
         manifests = str(ROOT / "manifests" / "trainer")
-        apply = ("apply", "--server-side", "--validate=false", "-n", "train", "-k", manifests)
-        kubectl(work / "kubeconfig", *apply)
-        yield work / "kubeconfig"
-    finally:
-        subprocess.run([*command, "stop", str(work)], check=True, timeout=60)
-
-
-def kubectl(kubeconfig: Path, *words: str, codes: tuple[int, ...] = (0,)) -> str:
-    command = ["kubectl", "--kubeconfig", str(kubeconfig), *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode in codes, done.stderr
-    return done.stdout.strip()
+        kubectl(server, "apply", "--server-side", "--validate=false", "-n", "train", "-k", manifests)
+        yield server
 
 
 class Controller:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,6 @@ from slicewise.inference.calibration import Abstain, Calibration, Threshold
 # The metrics of a made-up run lie with the tests of the report, the study to upload with those of the gateway.
 sys.path += [str(Path(__file__).parents[1] / name) for name in ("evaluation", "serving")]
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 STARTED_S = 120
 BAND = (0.3, 0.7)
 
@@ -79,20 +77,6 @@ def stack(bundle_dir: Path, runs_dir: Path, tmp_path_factory: pytest.TempPathFac
     state = start_detached(bundle_dir, None, config, tmp_path_factory.mktemp("stack"), os.getpid(), STARTED_S)
     yield state
     stop_stack(state)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Debian's Chromium, or the one that CHROMIUM names."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-    named = os.environ.get("CHROMIUM")
-    path = named or next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip(f"no browser here: install one of {', '.join(BROWSERS)}, or set CHROMIUM")
-    with sync_api.sync_playwright() as player:
-        opened = player.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from envtest import ASSETS_VARIABLE, CRDS_VARIABLE, assets_folder, envtest_server
+from shared_server import shared_server
 
 from serving.kserve_cluster import GROUP, STOP_ANNOTATION, digest_of
 from serving.kserve_manifest import CANARY_PERCENT, is_serverless
@@ -56,25 +53,8 @@ def api_server(name: str, work: Path, needs: tuple[str, ...]) -> Iterator[Path]:
         with envtest_server(assets, Path(os.environ.get(CRDS_VARIABLE, CRDS)), work) as kubeconfig:
             yield kubeconfig
         return
-    program = SHARED / "bin" / name
-    if not program.is_file():
-        pytest.skip(f"no API server here: no ../shared/bin/{name}, {ASSETS_VARIABLE} or {KUBECONFIG_VARIABLE}")
-    if missing := [word for word in needs if shutil.which(word) is None]:
-        pytest.skip(f"{', '.join(missing)} not installed (Debian: etcd-server, kubectl, openssl)")
-    command = [sys.executable, str(program)]
-    started = subprocess.run([*command, "start", str(work)], stderr=subprocess.PIPE, timeout=180, check=False)
-    try:
-        assert started.returncode == 0, started.stderr.decode()[-800:]
-        yield work / "kubeconfig"
-    finally:
-        subprocess.run([*command, "stop", str(work)], check=True, timeout=60)
-
-
-def kubectl(kubeconfig: Path, *words: str, codes: tuple[int, ...] = (0,)) -> str:
-    command = ["kubectl", "--kubeconfig", str(kubeconfig), *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode in codes, done.stderr
-    return done.stdout.strip()
+    with shared_server(name, work, needs, f", {ASSETS_VARIABLE} or {KUBECONFIG_VARIABLE}") as kubeconfig:
+        yield kubeconfig
 
 
 def api_client(kubeconfig: Path) -> Any:

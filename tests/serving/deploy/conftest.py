@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_servers import Controller, api_client, api_server, kubectl
+from api_servers import Controller, api_client, api_server
+from deploying import BUCKET, volume_config
 from models import Model, served_models, write_model
+from shared_server import kubectl
 
 import serving.canary_revision
 import serving.kserve_ready
 from serving.torchserve.archive import build_archive
 from slicewise.config import ServeConfig
 
-BUCKET = "models"
 _NUMBERS = itertools.count(1)
 
 
@@ -139,19 +140,6 @@ def models(all_models: list[Model]) -> Iterator[list[Model]]:
 def claim_config(controller: Controller, tmp_path: Path) -> ServeConfig:
     """A deployment through a mounted claim, with a canary of two short steps."""
     return volume_config(controller.namespace, tmp_path / "claim")
-
-
-def volume_config(namespace: str, mount: Path) -> ServeConfig:
-    mount.mkdir()
-    return ServeConfig.model_validate(
-        {
-            "namespace": namespace,
-            "storage_uri": "pvc://models/brain",
-            "storage_mount": str(mount),
-            "timeout_s": 20,
-            "canary": {"steps": [10, 50], "hold_s": 0, "requests": 4, "max_latency_ratio": 20},
-        }
-    )
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from models import Model
 from serving.kserve_target import deploy_inference_service
 from slicewise.config import ServeConfig
 
+BUCKET = "models"
+
 
 def deploy(model: Model, config: ServeConfig) -> dict[str, Any]:
     return deploy_inference_service(model.bundle.folder, model.archive, config)
@@ -28,3 +30,16 @@ def states(config: ServeConfig) -> dict[str, str]:
 
 def limited(config: ServeConfig, **limits: Any) -> ServeConfig:
     return config.model_copy(update={"canary": config.canary.model_copy(update=limits)})
+
+
+def volume_config(namespace: str, mount: Path) -> ServeConfig:
+    mount.mkdir()
+    return ServeConfig.model_validate(
+        {
+            "namespace": namespace,
+            "storage_uri": "pvc://models/brain",
+            "storage_mount": str(mount),
+            "timeout_s": 20,
+            "canary": {"steps": [10, 50], "hold_s": 0, "requests": 4, "max_latency_ratio": 20},
+        }
+    )

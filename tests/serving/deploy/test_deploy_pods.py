@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_servers import MOMENT, Controller, kubectl, wait_for, with_server
-from conftest import volume_config
-from deploying import deploy, states
+from api_servers import MOMENT, Controller, wait_for, with_server
+from deploying import deploy, states, volume_config
 from models import Model
+from shared_server import kubectl
 
 from serving.deploy_state import deployment_status
 from serving.kserve_cluster import STOP_ANNOTATION

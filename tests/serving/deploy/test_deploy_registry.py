@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from api_servers import ROOT
-from conftest import BUCKET
+from deploying import BUCKET
 
 import serving.registry
 from serving.ledger import Ledger, Version, describe_version, now

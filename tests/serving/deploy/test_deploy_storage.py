@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 from api_servers import ROOT
-from conftest import BUCKET
+from deploying import BUCKET
 
 from serving.ports import free_port
 from serving.storage import Storage, open_storage
