@@ -43,9 +43,9 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """One for all tests of a process: Playwright's loop cannot run twice in it."""
+    """One for a file of tests: Playwright's loop cannot run twice in a process, and while it runs no other can."""
     with real_browser() as opened:
         yield opened
 
