@@ -1,12 +1,10 @@
-"""The TorchServe handler on TorchServe's own context, and the archive."""
+"""The TorchServe handler on TorchServe's own context, and TorchServe's settings."""
 
 from __future__ import annotations
 
 import base64
-import tempfile
 import zipfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,6 @@ from serving.torchserve.archive import build_archive
 from serving.torchserve.handler import SliceWiseHandler
 from serving.torchserve.properties import ServerPorts, server_properties
 from slicewise.config import ServeConfig
-from slicewise.errors import BundleError
 from slicewise.inference.predictor import PredictOptions, Predictor, SliceInput
 from slicewise.slices.transform import prepare_slice
 
@@ -163,46 +160,6 @@ def test_files_of_different_sizes_do_not_fit_one_mask(
     assert refused[0] == 400
     assert "one request per size" in orjson.loads(refused[1])["error"]["cure"]
     assert fine[0] == 200
-
-
-def test_archive_holds_data_and_settings(bundle_dir: Path, tmp_path: Path) -> None:
-    serve = ServeConfig(model_name="tumour-2", workers=2, batch_size=5, max_batch_delay_ms=7)
-    archive = build_archive(bundle_dir, tmp_path, serve)
-    assert [path.name for path in tmp_path.iterdir()] == ["tumour-2.mar"]
-    with zipfile.ZipFile(archive) as content:
-        names = set(content.namelist())
-        settings = yaml.safe_load(content.read("model-config.yaml"))
-    assert {"model.safetensors", "bundle.json", "model_card.md", "handler.py"} <= names
-    assert not [name for name in names if name.endswith((".pkl", ".pt", ".pth"))]
-    assert (settings["minWorkers"], settings["batchSize"], settings["maxBatchDelay"]) == (2, 5, 7)
-
-
-def test_archives_are_made_side_by_side_and_nothing_else_is_touched(
-    bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """TorchServe's archiver empties ``<temp>/<model name>`` and works there."""
-    precious = tmp_path / "temp" / "slicewise" / "precious"
-    precious.mkdir(parents=True)
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "temp"))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(lambda n: build_archive(bundle_dir, tmp_path / str(n), ServeConfig()), range(8)))
-    for archive in made:
-        with zipfile.ZipFile(archive) as content:
-            assert content.testzip() is None
-            assert "model.safetensors" in content.namelist()
-    assert [path.name for path in (tmp_path / "temp").rglob("*")] == ["slicewise", "precious"]
-
-
-def test_a_changed_bundle_is_not_archived(bundle_dir: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "bundle"
-    copy.mkdir()
-    for path in bundle_dir.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
-    (copy / "model_card.md").write_text("other")
-    with pytest.raises(BundleError, match="SHA-256"):
-        build_archive(copy, tmp_path / "store", ServeConfig())
-    assert not (tmp_path / "store").exists()
 
 
 def test_server_properties_stay_on_loopback_and_state_the_limit(tmp_path: Path) -> None:
