@@ -1,0 +1,125 @@
+"""What two cheap additions give a trained network: the mirror image's mean, and no mask on slices called tumour-free.
+
+    python benchmarks/studies/refine.py --work WORK
+
+``WORK`` is where ``run_arms.py both`` has trained. Trains nothing. A slice is called tumour-free below the threshold
+of greatest sensitivity + specificity on the fold's validation slices. Which addition is best is read off the
+validation patients; the test patients' figures of all are given beside it. Written into
+``benchmarks/results/studies/refine.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import torch
+from figures import mean_over_patients, pooled, save_table
+from numpy.typing import NDArray
+from recipes import FOLDS, MODEL, SEED, SIZE
+from sklearn.metrics import roc_curve
+from summarise import is_brats, is_lgg
+
+from slicewise.config import MODALITIES, REGIONS
+from slicewise.evaluation.outputs import load_network
+from slicewise.model.network import MultiTaskUNet
+from slicewise.slices.batches import SliceData
+from slicewise.slices.split import load_split
+from slicewise.slices.store import SliceStore
+from slicewise.training.validate import overlap
+
+WAYS = ("plain", "gated", "mirrored", "mirrored and gated")
+SHOWN = {"all": MODALITIES, "flair": ("flair",)}
+
+
+def answers(network: MultiTaskUNet, data: SliceData, shown: Sequence[str]) -> dict[str, Any]:
+    """Per slice: study, pixel counts ``[N, R, 3]`` and tumour logits, alone and averaged with the mirror image."""
+    hidden = [at for at, name in enumerate(data.store.index.preprocessing.modalities) if name not in shown]
+    found: dict[str, list[NDArray[Any]]] = {name: [] for name in ("study", "truth", "plain", "mirrored", "p", "m")}
+    for batch in data.batches(range(len(data)), 32):
+        image = batch.image.clone()
+        image[:, hidden] = 0
+        head = image.any(dim=1, keepdim=True)
+        with torch.inference_mode():
+            one, two = network(image), network(image.flip(3))
+        assert one.regions is not None
+        mean = (one.regions + two.regions.flip(3)) / 2
+        for name, regions in (("plain", one.regions), ("mirrored", mean)):
+            found[name].append(overlap((regions > 0) & head, batch.regions > 0))
+        truth = torch.where(batch.tumour_known > 0, batch.tumour, torch.nan)
+        rows = {"study": batch.study, "truth": truth, "p": one.tumour, "m": (one.tumour + two.tumour) / 2}
+        for name, values in rows.items():
+            found[name].append(np.asarray(values))
+    return {name: np.concatenate(values) for name, values in found.items()}
+
+
+def youden(logits: NDArray[Any], truth: NDArray[Any]) -> float:
+    """The logit of greatest sensitivity + specificity."""
+    known = ~np.isnan(truth)
+    false, true, cuts = roc_curve(truth[known], logits[known])
+    return float(cuts[np.argmax(true - false)])
+
+
+def counted(found: dict[str, Any], way: str, cut: dict[str, float], keys: Sequence[str]) -> dict[str, Any]:
+    """Pixel counts per study, in the form that ``figures.pooled`` reads."""
+    kind, logits = ("mirrored", "m") if way.startswith("mirrored") else ("plain", "p")
+    counts = found[kind].copy()
+    if way.endswith("gated"):
+        counts[found[logits] < cut[logits], :, :2] = 0
+    sums = np.zeros((len(keys), len(REGIONS), 3))
+    np.add.at(sums, found["study"], counts)
+    return {"studies": list(keys), "counts": sums.tolist(), "slice_dice": [[] for _ in keys]}
+
+
+def judge_fold(work: Path, store: SliceStore, fold: int) -> dict[str, Any]:
+    """Side → modalities shown → way → counts."""
+    home = work / f"fold-{fold}"
+    split = load_split(home / "split")
+    network = load_network(store, home / "both" / "joint", MODEL)
+    data = {side: SliceData(store, split.side(side), selected_only=False) for side in ("val", "test")}
+    result: dict[str, Any] = {"val": {}, "test": {}}
+    for name, shown in SHOWN.items():
+        found = {side: answers(network, of, shown) for side, of in data.items()}
+        cut = {key: youden(found["val"][key], found["val"]["truth"]) for key in ("p", "m")}
+        for side, of in data.items():
+            result[side][name] = {way: counted(found[side], way, cut, of.keys) for way in WAYS}
+    return result
+
+
+def table(folds: list[dict[str, Any]], side: str, keep: Callable[[str], bool]) -> dict[str, Any]:
+    """Modalities shown → way → mean Dice over patients per region."""
+    return {
+        shown: {
+            way: {
+                region: mean_over_patients(values)
+                for region, values in pooled([fold[side][shown] for fold in folds], way, keep).items()
+                if values and region != "slices"
+            }
+            for way in WAYS
+        }
+        for shown in SHOWN
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--folds", type=int, nargs="*", default=list(range(FOLDS)))
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    store = SliceStore(options.work / "store")
+    folds = [judge_fold(options.work, store, fold) for fold in options.folds]
+    sets = {"lgg": is_lgg, "brats": is_brats, "together": lambda _: True}
+    result = {side: {name: table(folds, side, keep) for name, keep in sets.items()} for side in ("val", "test")}
+    save_table("refine", {"seed": SEED, "image_size": SIZE, "folds": options.folds, **result})
+
+
+if __name__ == "__main__":
+    main()
