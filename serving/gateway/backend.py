@@ -7,8 +7,6 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import httpx
-
 from serving.codecs import v2
 from slicewise.errors import TooLargeError
 
@@ -19,11 +17,12 @@ class RawAnswer:
 
     Attributes:
         content: The body.
-        headers: ``content-type``, and ``Inference-Header-Content-Length`` where the body is V2 binary.
+        headers: ``content-type``, and ``Inference-Header-Content-Length`` where the body is V2 binary; their
+            names in any case.
     """
 
     content: bytes
-    headers: httpx.Headers
+    headers: Mapping[str, str]
 
 
 class Backend(Protocol):

@@ -8,9 +8,10 @@ import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
-import httpx
 import orjson
+from multidict import CIMultiDict
 
 from serving.gateway.backend import RawAnswer
 from serving.gateway.model_metrics import observe
@@ -69,9 +70,9 @@ class InProcessBackend(WireBackend):
                 reply = await request.reply
         except TimeoutError as error:
             raise deadline_passed(deadline_s) from error
-        if reply.status != httpx.codes.OK:
+        if reply.status != HTTPStatus.OK:
             raise error_from(orjson.loads(reply.body).get("error"))
-        return RawAnswer(reply.body, httpx.Headers({"content-type": reply.content_type, **reply.headers}))
+        return RawAnswer(reply.body, CIMultiDict({"content-type": reply.content_type, **reply.headers}))
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()

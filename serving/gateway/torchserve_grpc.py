@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import grpc.aio  # type: ignore[import-untyped]
-import httpx
 import orjson
+from multidict import CIMultiDict
 
 from serving.codecs.envelope import HEADERS, Opened, seal_headers, unseal
 from serving.gateway.backend import RawAnswer, too_large
@@ -104,6 +105,6 @@ def _tries(error: Any) -> int:
 
 
 def _delivered(answer: Opened) -> RawAnswer:
-    if answer.status == httpx.codes.OK:
-        return RawAnswer(answer.body, httpx.Headers(dict(answer.headers)))
+    if answer.status == HTTPStatus.OK:
+        return RawAnswer(answer.body, CIMultiDict(answer.headers))
     raise error_from(orjson.loads(answer.body).get("error"))

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import NoReturn
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, NoReturn
 
-import httpx
+import aiohttp
 import orjson
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
 
 from serving.gateway.backend import RawAnswer, too_large
 from serving.gateway.retry import Retries
@@ -18,6 +22,10 @@ from slicewise.config import ServeConfig
 
 CONNECT_S = 5.0
 SPARE_CONNECTIONS = 4
+# So much of an answer is taken in before reading pauses: masks of a batch are megabytes, and all is kept anyway.
+READ_AHEAD = 4 << 20
+# Only what the request names is sent: TorchServe hands every header to its worker, one by one.
+UNSENT = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 # TorchServe says this both when its queue is full and when no worker is left; the health tells them apart.
 NO_WORKER = "has no worker to serve inference request"
 # The worker that had the request died, perhaps by another one of its batch. Predicting changes nothing, so it may be
@@ -25,6 +33,40 @@ NO_WORKER = "has no worker to serve inference request"
 WORKER_DIED = "Worker died"
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Response:
+    """An answer of TorchServe, whatever it says."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def is_success(self) -> bool:
+        return self.status // 100 == 2
+
+    @property
+    def text(self) -> str:
+        return self.content.decode("utf-8", "replace")
+
+
+class _Body(Payload):
+    """A body in one piece, which notes whether the connection took it; aiohttp's own warns of large ones."""
+
+    def __init__(self, value: bytes) -> None:
+        super().__init__(value)
+        self._size = len(value)
+        self.taken = False
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return bytes(self._value).decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        # Not drained: it is in memory anyway, and a failure here means that nothing of it went out.
+        await writer.write(self._value, drain=False)  # type: ignore[call-arg]
+        self.taken = True
 
 
 class HttpBackend(WireBackend):
@@ -37,14 +79,27 @@ class HttpBackend(WireBackend):
 
     def __init__(self, url: str, config: ServeConfig) -> None:
         super().__init__(config)
-        most = config.max_in_flight + SPARE_CONNECTIONS
-        limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
-        self._client = httpx.AsyncClient(base_url=url, limits=limits, trust_env=False)
-        self._path = f"/predictions/{config.model_name}"
+        self._url = url.rstrip("/")
+        self._predictions = f"{self._url}/predictions/{config.model_name}"
+        self._opened: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        if self._opened is not None:
+            await self._opened.close()
+
+    def _session(self) -> aiohttp.ClientSession:
+        """The connections; opened by the first request, as they belong to the event loop that is running then."""
+        if self._opened is None:
+            self._opened = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self.config.max_in_flight + SPARE_CONNECTIONS),
+                # Only connecting has a limit of its own; the deadline is over the whole.
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=UNSENT,
+                read_bufsize=READ_AHEAD,
+            )
+        return self._opened
 
     async def _send(self, body: bytes, headers: Mapping[str, str], deadline_s: float) -> RawAnswer:
         try:
@@ -57,44 +112,43 @@ class HttpBackend(WireBackend):
         """Send until it was taken; a request that a handler has begun to answer is never sent again."""
         retries = Retries()
         while True:
+            sent = _Body(body)
             try:
-                response = await self._client.post(
-                    self._path, content=body, headers=dict(headers), timeout=self._wait
-                )
-            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.WriteError) as error:
-                # Never arrived, or not in full: the handler cannot have seen it.
+                response = await self._ask("POST", self._predictions, data=sent, headers=headers)
+            except aiohttp.ClientError as error:
+                if sent.taken:
+                    log.warning("backend: %s: %s", type(error).__name__, error)
+                    raise BackendError("the model server broke off", "try again in a few seconds") from error
+                # Never arrived: the handler cannot have seen it.
                 await retries.again(BackendError("the model server cannot be reached", "try again in a few seconds"))
                 log.info("sent again after %s", type(error).__name__)
                 continue
-            except httpx.HTTPError as error:
-                log.warning("backend: %s: %s", type(error).__name__, error)
-                raise BackendError("the model server broke off", "try again in a few seconds") from error
             if response.is_success:
                 return RawAnswer(response.content, response.headers)
-            if response.is_server_error and WORKER_DIED in response.text:
+            if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR and WORKER_DIED in response.text:
                 await retries.again(unavailable(), most=1)
-            elif response.status_code == httpx.codes.SERVICE_UNAVAILABLE and NO_WORKER in response.text:
+            elif response.status == HTTPStatus.SERVICE_UNAVAILABLE and NO_WORKER in response.text:
                 await retries.again(await self._refusal())
             else:
                 self._fail(response)
 
-    @property
-    def _wait(self) -> httpx.Timeout:
-        """Only connecting has a limit of its own; the deadline is over the whole."""
-        return httpx.Timeout(None, connect=CONNECT_S)
+    async def _ask(self, method: str, url: str, **more: Any) -> _Response:
+        async with self._session().request(method, url, allow_redirects=False, **more) as response:
+            return _Response(response.status, response.headers, await response.read())
 
     async def _refusal(self) -> BackendError:
         """Why TorchServe took no request: too many wait there, or no worker runs."""
         try:
-            ping = await self._client.get("/ping", timeout=CONNECT_S)
-            if ping.is_success and ping.json().get("status") == "Healthy":
+            async with asyncio.timeout(CONNECT_S):
+                ping = await self._ask("GET", f"{self._url}/ping")
+            if ping.is_success and orjson.loads(ping.content).get("status") == "Healthy":
                 return BusyError("too many requests wait at the model server", "try again in a moment")
-        except (httpx.HTTPError, ValueError, AttributeError):
+        except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError):
             log.info("the model server does not answer /ping")
         return unavailable()
 
-    def _fail(self, response: httpx.Response) -> NoReturn:
-        if response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE and not response.content:
+    def _fail(self, response: _Response) -> NoReturn:
+        if response.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and not response.content:
             raise too_large(self.config.max_request_mb)
         try:
             fields = orjson.loads(response.content).get("error")
@@ -103,7 +157,7 @@ class HttpBackend(WireBackend):
         if isinstance(fields, dict):
             raise error_from(fields)
         # TorchServe's own answers name classes and folders: they go to the log only.
-        log.warning("backend: status %d: %.300s", response.status_code, response.text)
+        log.warning("backend: status %d: %.300s", response.status, response.text)
         raise unavailable()
 
 
