@@ -93,7 +93,8 @@ class BodyLimit:
         size, more = 0, True
         while more:
             try:
-                message = await asyncio.wait_for(receive(), self._idle_s)
+                async with asyncio.timeout(self._idle_s):
+                    message = await receive()
             except TimeoutError as error:
                 cure = "send the whole body without pauses"
                 raise SlowBodyError(f"no byte of the body came for {self._idle_s:.0f} s", cure) from error

@@ -46,6 +46,8 @@ class _Rest(RESTServer):  # type: ignore[misc]
         super().__init__("kserve.model_server:app", **settings)
         self.config.host = host
         self.config.server_header = False
+        # A line for each request costs time, and its address may hold what opens a job; the metrics count them.
+        logging.getLogger("uvicorn.access").propagate = False
         self._model = model
         self._max_request_mb = max_request_mb
         self._ui_runs = ui_runs
@@ -69,6 +71,15 @@ class _Rest(RESTServer):  # type: ignore[misc]
 
     def _add_exception_handlers(self, application: FastAPI) -> None:
         add_handlers(application)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """A loop of uvloop where it is installed: uvicorn would choose so too, but starts in a running one."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return new_event_loop()
 
 
 class _TruthfulDataPlane(DataPlane):  # type: ignore[misc]
@@ -136,7 +147,8 @@ class GatewayServer(ModelServer):  # type: ignore[misc]
             ServerError: A server could not start, or what it depends on ended.
         """
         self._register_and_check_atleast_one_model_is_ready(models or [self._model])
-        asyncio.run(self._serve())
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            runner.run(self._serve())
 
     async def _serve(self) -> None:
         self.setup_event_loop()
