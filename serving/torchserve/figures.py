@@ -125,8 +125,17 @@ def _intensities(figures: BatchFigures) -> Mapping[str, float]:
     if not figures.samples:
         return {}
     pixels = np.concatenate(figures.samples)
+    pixels = pixels[:: max(1, pixels.size // SAMPLE)]  # of a large batch, less of each slice
     pixels = pixels[np.isfinite(pixels) & (pixels != 0)]
     if not pixels.size:
         return {}
-    values = np.percentile(pixels, list(PERCENTILES.values()))
-    return {"mean": float(pixels.mean())} | dict(zip(PERCENTILES, values.tolist(), strict=True))
+    return {"mean": float(pixels.mean())} | _percentiles(np.sort(pixels))
+
+
+def _percentiles(ordered: np.ndarray[tuple[int], np.dtype[np.float32]]) -> dict[str, float]:
+    """Linear between ranks, as ``np.percentile`` does in several times the time, and every request waits for it."""
+    place = np.array(list(PERCENTILES.values())) / 100 * (ordered.size - 1)
+    below = place.astype(np.intp)
+    above = np.minimum(below + 1, ordered.size - 1)
+    values = ordered[below] + (place - below) * (ordered[above] - ordered[below])
+    return dict(zip(PERCENTILES, values.tolist(), strict=True))

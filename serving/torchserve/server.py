@@ -166,14 +166,11 @@ class TorchServeProcess:
     def _environment(self) -> Mapping[str, str]:
         threads = str(threads_per_worker(self.serve.workers))
         temporary = str(self.work / "tmp")
-        logs = str(self.work / "logs")
         ours = {
             "OMP_NUM_THREADS": threads,
             "SLICEWISE_THREADS": threads,
             "TMPDIR": temporary,
             "TEMP": temporary,
-            "LOG_LOCATION": logs,
-            "METRICS_LOCATION": logs,
             "TS_DECODE_INPUT_REQUEST": "false",
         }
         return child_environment() | ours | for_workers(self.serve)
