@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from slicewise.config import SliceConfig
 from slicewise.errors import InputError
 from slicewise.slices import kernels
-from slicewise.slices.crop import SliceGeometry, crop_box
+from slicewise.slices.crop import SliceGeometry, crop_box, restore_map
 from slicewise.slices.foreground import Box, find_foreground
 from slicewise.slices.normalise import normalise
 
@@ -190,8 +190,17 @@ def render(
 
 
 def compile_loops(config: SliceConfig) -> None:
-    """Go through every compiled loop once, so that no caller waits for numba: seconds where nothing is kept."""
-    whole = config.model_copy(update={"crop": "frame"})
+    """Go through every compiled loop once, so that no caller waits for numba: seconds where nothing is kept.
+
+    Numba compiles anew for each number type, for what may be written to and what may not (a binary request's tensor
+    is read where it lies), and for a map's window in a slice beside a map that fills it.
+    """
+    size, whole = config.size, config.model_copy(update={"crop": "frame"})
     for kind in (np.int16, np.float32):
-        for size in (config.size, config.size + 8):
-            prepare_slice(np.arange(size * size, dtype=kind).reshape(1, size, size), (UNKNOWN_MODALITY,), whole)
+        for side in (size, size + 8):
+            image = np.arange(side * side, dtype=kind).reshape(1, side, side)
+            for writeable in (True, False):
+                image.flags.writeable = writeable
+                prepare_slice(image, (UNKNOWN_MODALITY,), whole)
+    for frame in (size, size + 8):
+        restore_map(np.zeros((size, size), np.float32), SliceGeometry((frame, frame), 0, 0, (size, size)))

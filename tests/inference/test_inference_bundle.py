@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -239,6 +241,48 @@ def test_warm_up_runs_every_path(bundle: Path) -> None:
     predictor.warm_up()
     assert ran.count("encoder") == 1
     assert {"decoder", "head"} <= set(ran)
+
+
+WARM = """
+import sys
+from pathlib import Path
+import numpy as np
+import slicewise
+from numba.core.dispatcher import Dispatcher
+from slicewise.config import MODALITIES
+from slicewise.inference.predictor import PredictOptions, Predictor, SliceInput
+
+predictor = Predictor.load(Path(sys.argv[1]), "cpu", 1)
+predictor.warm_up()
+modules = [module for name, module in sys.modules.items() if name.startswith("slicewise.")]
+loops = {id(loop): loop for module in modules for loop in vars(module).values() if isinstance(loop, Dispatcher)}
+before = {key: list(loop.signatures) for key, loop in loops.items()}
+rng = np.random.default_rng(9)
+for kind in (np.uint8, np.int16, np.uint16, np.float32, np.float64):
+    for size in (predictor.meta.preprocessing.size, 70, 200):
+        for count in (1, 4):
+            image = np.zeros((count, size, size), kind)
+            inner = image[:, size // 4 : -size // 4, size // 5 : -size // 3]
+            inner[...] = rng.uniform(9, 99, inner.shape)
+            for writeable in (True, False):
+                image.flags.writeable = writeable
+                item = SliceInput(image, MODALITIES[:count])
+                options = PredictOptions(("classify", "segment", "explain", "uncertainty"), n_mc_samples=1)
+                predictor.predict([item, item], options)[0].tumor_probability
+print([loop.py_func.__qualname__ for key, loop in loops.items() if list(loop.signatures) != before[key]])
+print(len([loop for loop in loops.values() if loop.signatures]))
+"""
+
+
+def test_warming_up_leaves_nothing_to_compile(bundle: Path) -> None:
+    """The first request after it compiles no loop, whatever its number type, size and channels are.
+
+    In a process of its own: in this one other tests have compiled them.
+    """
+    done = subprocess.run([sys.executable, "-c", WARM, str(bundle)], capture_output=True, text=True, check=True)
+    compiled_later, n_loops = done.stdout.splitlines()
+    assert compiled_later == "[]"
+    assert int(n_loops) > 5
 
 
 def test_conditional_decoding_runs_the_decoder_for_the_chosen_only(bundle: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gzip
 import io
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from uploaded_study import SHAPE, SPACING, UploadedStudy, make_upload
 
 from serving.codecs.masks import from_run_lengths
 from serving.gateway.inprocess import InProcessBackend
+from serving.gateway.model import SliceWiseModel
 from serving.gateway.rest.asking import Asked
 from serving.gateway.rest.batches import ask_all
 from serving.gateway.rest.parameters import SliceParameters
@@ -35,7 +37,9 @@ from serving.gateway.rest.schemas_slices import (
     SegmentBatch,
     UncertaintyAnswer,
 )
+from serving.gateway.rest.slices import SliceRoutes
 from serving.gateway.rest.uploads import Item
+from serving.gateway.warmup import requests, warm_up
 from serving.state import StackState
 from serving.status import BusyError
 from serving.torchserve.jobs import Served
@@ -50,6 +54,17 @@ FIXED = ("model", "request_id", "schema_version", "research_use", "timings_ms")
 def client(stack: StackState) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=stack.gateway_url, timeout=60, trust_env=False) as client:
         yield client
+
+
+def test_the_warm_up_goes_through_every_route_for_a_slice(
+    stack: StackState, predictor: Predictor, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = InProcessBackend(predictor, Served(predictor.bundle, "slicewise"), ServeConfig())
+    routes = SliceRoutes(SliceWiseModel("slicewise", backend)).router().routes
+    assert {request.path for request in requests()} == {getattr(route, "path", "") for route in routes}
+    with caplog.at_level(logging.WARNING, "serving.gateway.warmup"):
+        asyncio.run(warm_up(stack.gateway_url))
+    assert not caplog.records
 
 
 def predict(predictor: Predictor, image: NDArray[Any], **options: Any) -> Prediction:

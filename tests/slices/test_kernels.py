@@ -143,8 +143,9 @@ def test_labels_are_the_nearest_pixels(frame: tuple[int, int], square: tuple[int
     np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("writeable", [True, False])
 @pytest.mark.parametrize("kind", [np.int16, np.float32])
-def test_warming_up_leaves_nothing_to_compile(kind: type) -> None:
+def test_warming_up_leaves_nothing_to_compile(kind: type, writeable: bool) -> None:
     """The first request after it compiles no loop, whatever its number type and size."""
     config = SliceConfig(size=64)
     compile_loops(config)
@@ -152,5 +153,7 @@ def test_warming_up_leaves_nothing_to_compile(kind: type) -> None:
     before = [list(loop.signatures) for loop in loops]
     rng = np.random.default_rng(9)
     for size in (64, 70, 200):
-        prepare_slice(rng.uniform(0, 900, (1, size, size)).astype(kind), ["t1"], config)
+        image = rng.uniform(0, 900, (1, size, size)).astype(kind)
+        image.flags.writeable = writeable
+        prepare_slice(image, ["t1"], config)
     assert [list(loop.signatures) for loop in loops] == before
