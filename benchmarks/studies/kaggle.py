@@ -38,9 +38,15 @@ SAMPLING = {"balance_classes": True, "epoch_slices": 0}
 AUGMENT = {"preset": "moderate", "modality_dropout": 0.0}
 
 
-def classify(joint: dict[str, Any]) -> dict[str, Any]:
-    train = recipe(tasks=["classify"], sampling=SAMPLING, augment=AUGMENT, joint={**JOINT, **joint, "patience": 40})
-    return {"stages": ("joint",), "train": train}
+# First the head on the frozen encoder, then both, the encoder slowly: fine-tuning from a random head would spoil what
+# the encoder knows (Kumar et al., "Fine-tuning can distort pretrained features", ICLR 2022).
+PROBE: dict[str, Any] = {"epochs": 10, "lr": 2e-3, "encoder_lr_factor": 0.0, "tasks": BOTH, "monitor": "auc"}
+
+
+def classify(joint: dict[str, Any], probe: bool = False) -> dict[str, Any]:
+    changes: dict[str, Any] = {"joint": {**JOINT, **joint, "patience": 40}, "cls_head": {**PROBE, "patience": 40}}
+    train = recipe(tasks=["classify"], sampling=SAMPLING, augment=AUGMENT, warmup_share=0.1, **changes)
+    return {"stages": ("cls_head", "joint") if probe else ("joint",), "train": train}
 
 
 def arms(warmup: Path | None, imagenet: Path | None) -> dict[str, tuple[dict[str, Any], ModelConfig, Path | None]]:
@@ -54,6 +60,7 @@ def arms(warmup: Path | None, imagenet: Path | None) -> dict[str, tuple[dict[str
     if imagenet is not None:
         lite = ModelConfig(architecture="efficientnet_lite", dropout=0.3, encoder_weights=imagenet)
         found["imagenet"] = (classify({"epochs": 12, "encoder_lr_factor": 0.3}), lite, None)
+        found["imagenet_probe"] = (classify({"epochs": 5, "lr": 5e-4, "encoder_lr_factor": 0.2}, True), lite, None)
     return found
 
 
@@ -74,14 +81,16 @@ def run_fold(
 
 
 def judge(store: SliceStore, network: MultiTaskUNet, keys: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Logit and truth of each image."""
+    """Logit, mean logit with the mirror image, and truth of each image."""
     data = SliceData(store, keys, selected_only=False)
     rows = []
     for batch in data.batches(range(len(data)), 32):
         with torch.inference_mode():
             logits = network(batch.image, segment=False).tumour
-        for study, logit, truth in zip(batch.study, logits.tolist(), batch.tumour.tolist(), strict=True):
-            rows.append({"image": keys[study], "logit": logit, "tumour": truth})
+            both = (logits + network(batch.image.flip(3), segment=False).tumour) / 2
+        values = (logits.tolist(), both.tolist(), batch.tumour.tolist())
+        for study, logit, mean, truth in zip(batch.study, *values, strict=True):
+            rows.append({"image": keys[study], "logit": logit, "mirrored": mean, "tumour": truth})
     return rows
 
 
@@ -105,6 +114,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--arms", nargs="*")
+    parser.add_argument("--name", help="of the table; else kaggle, or kaggle_SIZE")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(options.threads)
@@ -118,7 +128,7 @@ def main() -> None:
             row["repeats"].append(figures)
             row["seconds"] = round(row["seconds"] + seconds)
             print(name, repeat, {key: round(figure["value"], 3) for key, figure in figures.items()}, flush=True)
-    name = "kaggle" if options.size == SIZE else f"kaggle_{options.size}"
+    name = options.name or ("kaggle" if options.size == SIZE else f"kaggle_{options.size}")
     save_table(name, {"folds": FOLDS, "images": len(store.studies), "size": options.size, "arms": table})
 
 
@@ -138,8 +148,9 @@ def run_repeat(
         seconds += found["seconds"]
         groups += [group_of[row["image"]] for row in found["rows"]]
     truth = np.array([row["tumour"] for row in rows])
-    logits = np.array([row["logit"] for row in rows])
+    logits, mirrored = (np.array([row[name] for row in rows]) for name in ("logit", "mirrored"))
     figures = classification_figures(logits, truth, groups)
+    figures |= {f"{key}_mirrored": value for key, value in classification_figures(mirrored, truth, groups).items()}
     cut = classification_figures(logits, truth, groups, np.array(cuts))
     return figures | {f"{key}_at_validation_cut": cut[key] for key in cut if key != "auc"}, seconds
 
