@@ -61,6 +61,20 @@ def classification_figures(
     }
 
 
+def youden_cut(logits: NDArray[Any], truth: NDArray[Any]) -> float:
+    """The logit with the greatest sensitivity + specificity, in the middle of its gap.
+
+    Args:
+        logits: ``[N]``.
+        truth: ``[N]`` of 0 and 1.
+    """
+    ends = np.unique(logits)
+    cuts = np.append((ends[:-1] + ends[1:]) / 2, 0.0)
+    gains = [np.mean(logits[truth > 0] > cut) + np.mean(logits[truth == 0] <= cut) for cut in cuts]
+    best = cuts[np.isclose(gains, max(gains))]
+    return float(best[np.abs(best).argmin()])
+
+
 def dice(counts: NDArray[np.float64]) -> dict[str, float]:
     """Region → Dice of one study's counts ``[R, 3]``; regions with an empty reference are left out."""
     return {

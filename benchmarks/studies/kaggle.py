@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 from arms import make_store, train_stages
-from figures import classification_figures, save_table
+from figures import classification_figures, save_table, youden_cut
 from folds import fold_split
 from recipes import BOTH, MODEL, PREPROCESS, SIZE, recipe
 
@@ -45,7 +45,7 @@ PROBE: dict[str, Any] = {"epochs": 10, "lr": 2e-3, "encoder_lr_factor": 0.0, "ta
 
 def classify(joint: dict[str, Any], probe: bool = False) -> dict[str, Any]:
     changes: dict[str, Any] = {"joint": {**JOINT, **joint, "patience": 40}, "cls_head": {**PROBE, "patience": 40}}
-    train = recipe(tasks=["classify"], sampling=SAMPLING, augment=AUGMENT, warmup_share=0.1, **changes)
+    train = recipe(tasks=["classify"], sampling=SAMPLING, augment=AUGMENT, **changes)
     return {"stages": ("cls_head", "joint") if probe else ("joint",), "train": train}
 
 
@@ -75,7 +75,8 @@ def run_fold(
     network = load_network(store, weights, model)
     split = load_split(split_folder)
     found = {"rows": judge(store, network, split.test), "seconds": seconds}
-    found["cut"] = youden_cut(judge(store, network, split.val))
+    rows = judge(store, network, split.val)
+    found["cut"] = youden_cut(*(np.array([row[name] for row in rows]) for name in ("logit", "tumour")))
     write_json(result, found)
     return found
 
@@ -92,16 +93,6 @@ def judge(store: SliceStore, network: MultiTaskUNet, keys: tuple[str, ...]) -> l
         for study, logit, mean, truth in zip(batch.study, *values, strict=True):
             rows.append({"image": keys[study], "logit": logit, "mirrored": mean, "tumour": truth})
     return rows
-
-
-def youden_cut(rows: list[dict[str, Any]]) -> float:
-    """The logit with the greatest sensitivity + specificity, in the middle of its gap."""
-    logits, truth = (np.array([row[name] for row in rows]) for name in ("logit", "tumour"))
-    ends = np.unique(logits)
-    cuts = np.append((ends[:-1] + ends[1:]) / 2, 0.0)
-    gains = [np.mean(logits[truth > 0] > cut) + np.mean(logits[truth == 0] <= cut) for cut in cuts]
-    best = cuts[np.isclose(gains, max(gains))]
-    return float(best[np.abs(best).argmin()])
 
 
 def main() -> None:

@@ -20,10 +20,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
-from figures import mean_over_patients, pooled, save_table
+from figures import mean_over_patients, pooled, save_table, youden_cut
 from numpy.typing import NDArray
 from recipes import FOLDS, MODEL, SEED, SIZE
-from sklearn.metrics import roc_curve
 from summarise import is_brats, is_lgg
 
 from slicewise.config import MODALITIES, REGIONS
@@ -59,13 +58,6 @@ def answers(network: MultiTaskUNet, data: SliceData, shown: Sequence[str]) -> di
     return {name: np.concatenate(values) for name, values in found.items()}
 
 
-def youden(logits: NDArray[Any], truth: NDArray[Any]) -> float:
-    """The logit of greatest sensitivity + specificity."""
-    known = ~np.isnan(truth)
-    false, true, cuts = roc_curve(truth[known], logits[known])
-    return float(cuts[np.argmax(true - false)])
-
-
 def counted(found: dict[str, Any], way: str, cut: dict[str, float], keys: Sequence[str]) -> dict[str, Any]:
     """Pixel counts per study, in the form that ``figures.pooled`` reads."""
     kind, logits = ("mirrored", "m") if way.startswith("mirrored") else ("plain", "p")
@@ -86,7 +78,8 @@ def judge_fold(work: Path, store: SliceStore, fold: int) -> dict[str, Any]:
     result: dict[str, Any] = {"val": {}, "test": {}}
     for name, shown in SHOWN.items():
         found = {side: answers(network, of, shown) for side, of in data.items()}
-        cut = {key: youden(found["val"][key], found["val"]["truth"]) for key in ("p", "m")}
+        known = ~np.isnan(found["val"]["truth"])
+        cut = {key: youden_cut(found["val"][key][known], found["val"]["truth"][known]) for key in ("p", "m")}
         for side, of in data.items():
             result[side][name] = {way: counted(found[side], way, cut, of.keys) for way in WAYS}
     return result
