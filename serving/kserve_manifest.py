@@ -149,7 +149,7 @@ def _predictor(config: ServeConfig, storage_uri: str) -> dict[str, Any]:
             "protocolVersion": "v2",
             "storageUri": storage_uri,
             "env": _environment(config, ("workers", "max_request_mb", "timeout_s")),
-            "resources": _resources("1", "3Gi", "4Gi"),
+            "resources": _resources("1", "4Gi", "6Gi"),
         },
     }
 

@@ -23,8 +23,8 @@ from serving.codecs import v2
 from serving.local import start_detached, stop_stack
 from serving.state import StackState
 from slicewise.config import ModelConfig, ServeConfig, SliceConfig
+from slicewise.cpus import available_cpus
 from slicewise.inference.bundle import BundleMeta, write_bundle
-from slicewise.inference.engines.cpus import available_cpus
 from slicewise.inference.profile import made_up_slices
 from slicewise.model.network import build_network
 

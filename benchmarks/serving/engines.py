@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from slicewise.config import ModelConfig
 from slicewise.config.predictor import PLAIN
+from slicewise.cpus import available_cpus
 from slicewise.inference.engines.base import Engine, Plan
-from slicewise.inference.engines.cpus import available_cpus
 from slicewise.inference.engines.openvino_engine import OpenVinoEngine
 from slicewise.inference.engines.torch_engine import TorchEngine
 from slicewise.model.network import MultiTaskUNet, build_network

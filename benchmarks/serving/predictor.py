@@ -27,8 +27,8 @@ import numpy as np
 import torch
 
 from slicewise.config import ModelConfig, PredictorSettings, SliceConfig
+from slicewise.cpus import available_cpus
 from slicewise.inference.bundle import BundleMeta, write_bundle
-from slicewise.inference.engines.cpus import available_cpus
 from slicewise.inference.predictor import PredictOptions, Predictor
 from slicewise.inference.profile import made_up_slices
 from slicewise.model.network import build_network

@@ -31,7 +31,7 @@ from PIL import Image
 from serving.environment import child_environment
 from serving.ports import LOOPBACK, free_port
 from slicewise.config import PredictorSettings, ServeConfig
-from slicewise.inference.engines.cpus import available_cpus
+from slicewise.cpus import available_cpus
 from slicewise.inference.predictor import PredictOptions, Predictor, SliceInput
 from slicewise.slices.transform import prepare_slice
 

@@ -12,10 +12,10 @@ import yaml
 
 from serving.environment import child_environment
 from slicewise.config import ServeConfig
+from slicewise.cpus import available_cpus
 from slicewise.errors import BundleError
 from slicewise.files import atomic_path
 from slicewise.inference.bundle import META, WEIGHTS, Bundle, load_bundle
-from slicewise.inference.engines.cpus import available_cpus
 
 HANDLER = Path(__file__).with_name("handler.py")
 MODEL_CONFIG = "model-config.yaml"
@@ -75,7 +75,7 @@ def _archive_into(folder: Path, bundle: Bundle, serve: ServeConfig, version: str
 def model_config(serve: ServeConfig, version: str | None = None) -> str:
     """``model-config.yaml``: TorchServe's settings of this model, and ours under ``handler``."""
     handler = {
-        "threads": threads_per_worker(serve.workers),
+        "threads": worker_threads(serve),
         "max_study_voxels": serve.max_study_voxels,
         "predictor": serve.predictor.model_dump(mode="json"),
     }
@@ -99,6 +99,14 @@ def job_queue_size(serve: ServeConfig) -> int:
     return 2 * serve.max_in_flight + serve.batch_size
 
 
-def threads_per_worker(workers: int) -> int:
-    """CPU threads for each worker: together no more than the process may use."""
-    return max(1, available_cpus() // workers)
+def worker_threads(serve: ServeConfig) -> int:
+    """CPU threads of each worker, where ``predictor.threads`` does not name them.
+
+    Together twice what the process may use: while one worker computes with all of them, another waits for its next
+    batch. Two such workers answer a lone request as fast as one does, and more of many
+    (``benchmarks/serving/workers.py``).
+    """
+    if serve.predictor.threads != "auto":
+        return serve.predictor.threads
+    cpus = available_cpus()
+    return max(1, min(cpus, 2 * cpus // serve.workers))

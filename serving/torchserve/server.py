@@ -16,7 +16,7 @@ import httpx
 
 from serving.environment import child_environment
 from serving.ports import LOOPBACK, require_free
-from serving.torchserve.archive import threads_per_worker
+from serving.torchserve.archive import worker_threads
 from serving.torchserve.engine import for_workers
 from serving.torchserve.java import find_java, java_command, write_worker_python
 from serving.torchserve.metrics import metrics_config
@@ -164,7 +164,7 @@ class TorchServeProcess:
             return False
 
     def _environment(self) -> Mapping[str, str]:
-        threads = str(threads_per_worker(self.serve.workers))
+        threads = str(worker_threads(self.serve))
         temporary = str(self.work / "tmp")
         ours = {
             "OMP_NUM_THREADS": threads,

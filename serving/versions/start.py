@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.gateway.backend import Backend
-from serving.torchserve.archive import build_archive, threads_per_worker
+from serving.torchserve.archive import build_archive
 from serving.torchserve.server import TorchServeProcess
 from slicewise.config import ServeConfig
 
@@ -83,7 +83,7 @@ def _load(source: Path, config: ServeConfig, work: Path, version: str | None) ->
     from slicewise.inference.predictor import Predictor
 
     folder = unpack(source, work / "bundle") if source.suffix == ARCHIVE_SUFFIX else source
-    predictor = Predictor.load(folder, threads=threads_per_worker(1), settings=config.predictor)
+    predictor = Predictor.load(folder, settings=config.predictor)
     predictor.warm_up()
     served = Served(predictor.bundle, config.model_name, version, config.max_study_voxels)
     return Running(lambda: InProcessBackend(predictor, served, config), lambda: None, lambda: True)

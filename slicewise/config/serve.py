@@ -24,7 +24,8 @@ class ServeConfig(Section):
         backend: Where the Predictor runs: in TorchServe, reached by HTTP or gRPC, or in the gateway's process.
         predictor: How the network is run: by default plain torch, so that every machine starts at once and answers
             alike; ``engine: auto`` measures at the start what is fastest.
-        workers: TorchServe's workers.
+        workers: TorchServe's workers, each with a model of its own; of two, one computes while the other's answer is
+            on its way, and one is left when the other dies.
         batch_size: Requests that share a batch, at most.
         max_batch_delay_ms: How long a batch waits in TorchServe to fill, which a lone request pays; in the gateway's
             process none waits, as the next one fills while one is computed.
@@ -53,7 +54,7 @@ class ServeConfig(Section):
     torchserve_port: Annotated[int, Field(ge=0, le=65535)] = 0
     torchserve_grpc_port: Annotated[int, Field(ge=0, le=65535)] = 0
     torchserve_metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
-    workers: Count = 1
+    workers: Count = 2
     batch_size: Count = 8
     max_batch_delay_ms: Annotated[int, Field(ge=0)] = 1
     max_study_voxels: Annotated[int, Field(ge=1, le=2**26)] = 2**24

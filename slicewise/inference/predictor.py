@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from slicewise.config import REGIONS, PredictorSettings
 from slicewise.config.predictor import PLAIN
+from slicewise.cpus import available_cpus
 from slicewise.errors import InputError
 from slicewise.inference.bundle import Bundle, load_bundle
 from slicewise.inference.engines.choose import Site
-from slicewise.inference.engines.cpus import available_cpus
 from slicewise.inference.engines.openvino_engine import OpenVinoEngine
 from slicewise.inference.explain import explain, trace_features
 from slicewise.inference.ood import OodScore

@@ -12,10 +12,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from slicewise.config import PredictorSettings
+from slicewise.cpus import cpu_model
 from slicewise.files import write_json
 from slicewise.inference.engines.base import Engine, Plan
 from slicewise.inference.engines.choose import Site, build_engine, plans
-from slicewise.inference.engines.cpus import cpu_model
 from slicewise.inference.probe_timing import Timing, Tried, try_plan
 
 logger = logging.getLogger(__name__)

@@ -19,11 +19,11 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from slicewise.config import PredictorSettings
+from slicewise.cpus import available_cpus, cpu_model
 from slicewise.errors import InputError
 from slicewise.inference.bundle import load_bundle
 from slicewise.inference.engines.base import Plan
 from slicewise.inference.engines.choose import plans
-from slicewise.inference.engines.cpus import available_cpus, cpu_model
 from slicewise.inference.predictor import PredictOptions, Predictor, SliceInput
 from slicewise.model.device import choose_device
 from slicewise.progress import Update

@@ -14,10 +14,10 @@ import torch
 from small_run import SIZE, SmallRun
 
 from slicewise.config import ModelConfig, PredictorSettings
+from slicewise.cpus import available_cpus, cpu_quota, has_bf16, has_bf16_matrices
 from slicewise.errors import InputError
 from slicewise.inference.engines.base import MASK_TOLERANCE, PROBABILITY_TOLERANCE, Plan
 from slicewise.inference.engines.choose import Site, build_engine, plans
-from slicewise.inference.engines.cpus import available_cpus, cpu_quota, has_bf16
 from slicewise.inference.engines.openvino_engine import is_installed
 from slicewise.inference.predictor import TASKS, Prediction, PredictOptions, Predictor, SliceInput
 from slicewise.model.network import build_network
@@ -194,5 +194,8 @@ def test_the_container_s_limit(tmp_path: Path, files: dict[str, str], expected: 
 
 def test_bf16_is_told_by_the_cpu_s_flags(tmp_path: Path) -> None:
     (tmp_path / "new").write_text("processor : 0\nflags\t\t: fpu avx512f avx512_bf16 amx_tile\n")
+    (tmp_path / "newer").write_text("processor : 0\nflags\t\t: fpu avx512_bf16 amx_bf16\n")
     (tmp_path / "old").write_text("processor : 0\nflags\t\t: fpu avx2\n")
-    assert [has_bf16(tmp_path / name) for name in ("new", "old", "none")] == [True, False, False]
+    names = ("newer", "new", "old", "none")
+    assert [has_bf16(tmp_path / name) for name in names] == [True, True, False, False]
+    assert [has_bf16_matrices(tmp_path / name) for name in names] == [True, False, False, False]

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serving.torchserve.archive import build_archive
+from serving.torchserve.archive import build_archive, worker_threads
 from slicewise.config import ServeConfig
+from slicewise.cpus import available_cpus
 from slicewise.errors import BundleError
 
 
@@ -25,6 +26,19 @@ def test_archive_holds_data_and_settings(bundle_dir: Path, tmp_path: Path) -> No
     assert {"model.safetensors", "bundle.json", "model_card.md", "handler.py"} <= names
     assert not [name for name in names if name.endswith((".pkl", ".pt", ".pth"))]
     assert (settings["minWorkers"], settings["batchSize"], settings["maxBatchDelay"]) == (2, 5, 7)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 1000])
+def test_workers_threads_are_at_most_twice_the_cpus(workers: int) -> None:
+    cpus = available_cpus()
+    threads = worker_threads(ServeConfig(workers=workers))
+    assert 1 <= threads <= cpus
+    assert workers * threads <= max(2 * cpus, workers)
+    assert threads == cpus or workers > 2
+
+
+def test_named_threads_are_the_workers() -> None:
+    assert worker_threads(ServeConfig.model_validate({"workers": 2, "predictor": {"threads": 3}})) == 3
 
 
 def test_archives_are_made_side_by_side_and_nothing_else_is_touched(

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 
 from slicewise.config import PredictorSettings
+from slicewise.cpus import has_bf16
 from slicewise.inference.engines.base import Engine, Plan
-from slicewise.inference.engines.cpus import has_bf16
 from slicewise.inference.engines.openvino_engine import OpenVinoEngine, is_installed
 from slicewise.inference.engines.torch_engine import TorchEngine
 from slicewise.model.device import place_network

@@ -44,6 +44,11 @@ def has_bf16(info: Path = CPU_INFO) -> bool:
     return not BF16_FLAGS.isdisjoint(flags.split())
 
 
+def has_bf16_matrices(info: Path = CPU_INFO) -> bool:
+    """Whether the CPU has units for whole bfloat16 matrices (AMX), which make training faster too."""
+    return "amx_bf16" in _entry(info, "flags").split()
+
+
 def cpu_model(info: Path = CPU_INFO) -> str:
     """What the CPU is called; empty where the system does not say."""
     return _entry(info, "model name")
