@@ -109,6 +109,7 @@ def run_fold(work: Path, store: SliceStore, name: str, fold: int, *, subsets: bo
         "val_patients": len(only(split, store, arm["sources"], "val")),
         "split": {side: list(split.side(side)) for side in ("train", "val", "test")},
         "seconds": seconds,
+        "precision": read_json(weights / "stage.json")["precision"],
         "stages": read_json(weights / "stage.json")["history"][-1:],
         "all": judge(network, data),
         "flair": judge(network, data, ("flair",)),

@@ -142,6 +142,7 @@ def main() -> None:
         "slices_per_study": SLICES,
         "preset": MODEL.preset,
         "bootstrap": RESAMPLES,
+        "precision": sorted({result["precision"] for found in results.values() for result in found}),
         "seconds": {arm: [round(result["seconds"]) for result in found] for arm, found in results.items()},
         "splits": {str(result["fold"]): result["split"] for result in results["both"]},
     }

@@ -144,7 +144,7 @@ def test_the_mean_is_what_is_handed_on(small: SmallData, tmp_path: Path) -> None
 def test_accumulated_batches_learn_like_one_large_batch(small: SmallData, tmp_path: Path) -> None:
     """Without what is random in a batch, and with a last group that is smaller than the others."""
     stage = {"epochs": 1, "lr": 0.01, "tasks": ["classify"], "monitor": "auc"}
-    still = {"optimiser": "sgd", "weight_decay": 0.0, "warmup_share": 0.0, "cls_head": stage}
+    still = {"optimiser": "sgd", "weight_decay": 0.0, "warmup_share": 0.0, "precision": "fp32", "cls_head": stage}
     weights = []
     for size, accumulate in ((6, 1), (2, 3), (2, 1)):
         train = {**still, "augment": {"preset": "none"}, "batch_size": size, "accumulate": accumulate}

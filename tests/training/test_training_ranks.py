@@ -38,7 +38,8 @@ def update(done, total, text):
 train_stage(job, out / "weights", update)
 """
 STAGE = {"epochs": 2, "lr": 0.01, "tasks": ["segment", "classify"], "monitor": "combined"}
-STILL = {"augment": {"preset": "none"}, "warmup_share": 0.0}
+# In fp32 on every machine: sums in bf16 differ by more than these tests allow.
+STILL = {"augment": {"preset": "none"}, "warmup_share": 0.0, "precision": "fp32"}
 
 
 def run(small: SmallData, out: Path, processes: int, die_at: int = 0, dropout: float = 0.0, **train: Any) -> int:
