@@ -23,7 +23,7 @@ from serving.codecs import v2
 from serving.local import start_detached, stop_stack
 from serving.state import StackState
 from slicewise.config import ModelConfig, ServeConfig, SliceConfig
-from slicewise.cpus import available_cpus
+from slicewise.cpus import available_cpus, cpu_model, has_bf16
 from slicewise.inference.bundle import BundleMeta, write_bundle
 from slicewise.inference.profile import made_up_slices
 from slicewise.model.network import build_network
@@ -88,7 +88,8 @@ def machine() -> dict[str, Any]:
     return {
         "command": " ".join(["python", *sys.argv]),
         "cpus": available_cpus(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": cpu_model() or platform.machine(),
+        "bf16": has_bf16(),
         "load_average": [round(value, 2) for value in psutil.getloadavg()],
         "torch": torch.__version__,
         "python": platform.python_version(),

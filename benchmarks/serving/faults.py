@@ -109,11 +109,21 @@ async def until_right(watch: Watch, since: float, most_s: float = 120.0) -> None
     await asyncio.sleep(AFTER_S)
 
 
+def workers(state: StackState) -> list[psutil.Process]:
+    """The processes that hold the network."""
+    children = psutil.Process(state.java_pid).children(recursive=True)
+    return [process for process in children if "model_service_worker" in " ".join(process.cmdline())]
+
+
 def kill_worker(state: StackState) -> None:
-    """End the process that holds the network."""
-    for process in psutil.Process(state.java_pid).children(recursive=True):
-        if "model_service_worker" in " ".join(process.cmdline()):
-            process.kill()
+    """End one of them."""
+    workers(state)[0].kill()
+
+
+def kill_workers(state: StackState) -> None:
+    """End all of them."""
+    for process in workers(state):
+        process.kill()
 
 
 def kill_torchserve(state: StackState) -> None:
@@ -200,7 +210,8 @@ async def full_queue(state: StackState) -> dict[str, Any]:
 
 
 FAULTS: dict[str, Callable[[StackState], Awaitable[None] | None]] = {
-    "worker killed": kill_worker,
+    "one of two workers killed": kill_worker,
+    "both workers killed": kill_workers,
     "half-sent bodies": half_bodies,
     "oversized bodies": oversized,
     "1,000 malformed requests": malformed,

@@ -1,6 +1,6 @@
 """Served speed as ratios within one run: rounds are interleaved, medians reported.
 
-python benchmarks/serving/speed.py [BUNDLE] [--engine torch|openvino]
+python benchmarks/serving/speed.py [BUNDLE] [--engine torch|openvino] [--dtype fp32|bf16]
 
 (a) ``served_share``: throughput of segmentation (V2 binary, 8 slices of 240×240 a request, two clients; and 8 clients
 with one slice each) over that of the bare network at batch 8 on the same cores and engine. (b) ``over_naive``: the
@@ -46,9 +46,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("bundle", type=Path, nargs="?")
     parser.add_argument("--engine", default="torch", choices=("torch", "openvino"))
+    parser.add_argument("--dtype", default="fp32", choices=("fp32", "bf16"))
     given = parser.parse_args()
-    how = PredictorSettings.model_validate({"engine": given.engine, "dtype": "fp32", "channels_last": False})
-    result: dict[str, Any] = {"machine": machine(), "engine": given.engine, "rounds": ROUNDS, "backends": {}}
+    name = given.engine if given.dtype == "fp32" else f"{given.engine}_{given.dtype}"
+    how = PredictorSettings.model_validate({"engine": given.engine, "dtype": given.dtype, "channels_last": False})
+    result: dict[str, Any] = {"machine": machine(), "engine": name, "rounds": ROUNDS, "backends": {}}
     with workspace(given.bundle) as (work, bundle), naive_server(bundle) as naive:
         predictor = Predictor.load(bundle, "cpu", available_cpus(), how)
         predictor.warm_up()
@@ -60,7 +62,7 @@ def main() -> None:
             ):
                 result["backends"][kind] = measured(predictor, c, naive)
     result["load_average_after"] = machine()["load_average"]
-    save(f"speed_{given.engine}", result)
+    save(f"speed_{name}", result)
 
 
 CLIENT: dict[str, Any] = {"timeout": 120, "trust_env": False}

@@ -6,6 +6,7 @@ request of a batch.
 
 import logging
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ class SliceWiseHandler:
         device = f"cuda:{gpu}" if gpu is not None and _torch.cuda.is_available() else "cpu"
         folder = Path(properties["model_dir"])
         how = _engine.settings_of_worker(settings.get("predictor"))
-        self.predictor = _predictor.Predictor.load(folder, device, threads, how)
+        # In the server's own temporary folder: its workers measure one after the other, and choose the same engine.
+        kept = Path(tempfile.gettempdir())
+        self.predictor = _predictor.Predictor.load(folder, device, threads, how, kept)
         self.predictor.warm_up()
         name = str(context.manifest["model"]["modelName"])
         voxels = int(settings.get("max_study_voxels") or _jobs.Served.max_voxels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,7 @@ from slicewise.files import write_json
 from slicewise.inference.engines.base import Engine, Plan
 from slicewise.inference.engines.choose import Site, build_engine, plans
 from slicewise.inference.probe_timing import Timing, Tried, try_plan
+from slicewise.locks import one_at_a_time
 
 logger = logging.getLogger(__name__)
 
@@ -45,18 +47,20 @@ def choose_engine(site: Site, settings: PredictorSettings, folder: Path | None =
     Args:
         site: The network and where it runs.
         settings: What may be chosen.
-        folder: Where results are kept for the next start on the same kind of machine; None keeps none.
+        folder: Where results are kept for the next start on the same kind of machine, and processes that start
+            together measure one after the other; None keeps none.
     """
     found = plans(settings, site.device)
     if settings.engine == "openvino" and all(plan.engine != "openvino" for plan in found):
         logger.warning("OpenVINO is not installed, or not for %s: torch runs the network", site.device.type)
     if len(found) == 1:
         return _take(site, found[0], settings, Probe(chosen=found[0].name, reason="only", threads=site.threads))
-    kept = _read(folder, site, found)
-    if kept is not None:
-        plan = next(plan for plan in found if plan.name == kept.chosen)
-        return _take(site, plan, settings, kept)
-    return _measure(site, settings, found, folder)
+    with nullcontext() if folder is None else one_at_a_time(folder / "probe.lock"):
+        kept = _read(folder, site, found)
+        if kept is None:
+            return _measure(site, settings, found, folder)
+    plan = next(plan for plan in found if plan.name == kept.chosen)
+    return _take(site, plan, settings, kept)
 
 
 def _take(site: Site, plan: Plan, settings: PredictorSettings, probe: Probe) -> tuple[Engine, Probe]:

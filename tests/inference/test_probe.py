@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,15 @@ from slicewise.model.network import build_network
 QUICK = PredictorSettings(engine="torch", dtype="fp32", probe_seconds=0.1)
 
 
-@pytest.fixture
-def site() -> Site:
+def make_site() -> Site:
     torch.manual_seed(0)
     network = build_network(4, ModelConfig(preset="tiny")).eval().requires_grad_(False)
     return Site(network, torch.device("cpu"), SIZE, torch.get_num_threads())
+
+
+@pytest.fixture
+def site() -> Site:
+    return make_site()
 
 
 def test_the_cheapest_is_chosen(site: Site, caplog: pytest.LogCaptureFixture) -> None:
@@ -60,7 +65,7 @@ def test_other_answers_are_not_usable(site: Site) -> None:
 
 def test_a_kept_result_is_taken(site: Site, tmp_path: Path) -> None:
     _, first = choose_engine(site, QUICK, tmp_path)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.json")
     other = next(timing.name for timing in first.timings if timing.name != first.chosen)
     path.write_text(first.model_copy(update={"chosen": other}).model_dump_json())
     _, second = choose_engine(site, QUICK, tmp_path)
@@ -71,10 +76,17 @@ def test_a_kept_result_is_taken(site: Site, tmp_path: Path) -> None:
     assert Probe.model_validate_json(path.read_text()) == third
 
 
+def test_of_those_that_start_together_one_measures(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        probes = [probe for _, probe in pool.map(lambda _: choose_engine(make_site(), QUICK, tmp_path), range(3))]
+    assert sorted(probe.reason for probe in probes) == ["kept", "kept", "measured"]
+    assert len({probe.chosen for probe in probes}) == 1
+
+
 def test_another_machine_s_result_is_not_taken(site: Site, tmp_path: Path) -> None:
     choose_engine(site, QUICK, tmp_path)
     choose_engine(Site(site.network, site.device, site.size + 16, site.threads), QUICK, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("*.json"))) == 2
 
 
 def test_the_predictor_keeps_the_probe(small_run: SmallRun) -> None:

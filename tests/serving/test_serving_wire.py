@@ -129,13 +129,17 @@ def test_an_answer_that_is_cut_off_is_not_asked_for_again() -> None:
 
 
 def test_a_kept_connection_that_was_closed_meanwhile_costs_nothing() -> None:
+    closed = asyncio.Event()
+
     async def script(_: int, writer: Writer) -> None:
         await answer(writer)
         writer.close()  # unannounced, as a server does that ends
+        await writer.wait_closed()
+        closed.set()
 
     async def ask(backend: HttpBackend) -> RawAnswer:
         await once(backend)
-        await asyncio.sleep(0.1)
+        await closed.wait()
         return await once(backend)
 
     server, outcome = asked(script, ask)
