@@ -56,7 +56,8 @@ class ServeConfig(Section):
     torchserve_metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     workers: Count = 2
     batch_size: Count = 8
-    max_batch_delay_ms: Annotated[int, Field(ge=0)] = 1
+    # TorchServe takes 0 for nothing said, and waits its own 100 ms.
+    max_batch_delay_ms: Count = 1
     max_study_voxels: Annotated[int, Field(ge=1, le=2**26)] = 2**24
     max_request_mb: Count = 256
     timeout_s: Count = 120

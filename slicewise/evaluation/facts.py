@@ -7,7 +7,7 @@ from typing import Any
 
 from slicewise.config import REGIONS
 from slicewise.evaluation import facts_data, facts_model, facts_results
-from slicewise.evaluation.words import number
+from slicewise.evaluation.words import number, percent
 
 Metrics = Mapping[str, Any]
 FEW = 30
@@ -30,6 +30,13 @@ def limits_of(metrics: Metrics) -> list[str]:
     if trained is not None and len(trained) < len(REGIONS):
         names = ", ".join(trained) or "no region"
         found.append(f"Trained for {names} only: the maps of other regions are empty.")
+    shares = ((metrics.get("postprocess") or {}).get("chosen") or {}).get("min_share") or {}
+    if any(shares.values()):
+        about = ", ".join(f"{name} below {percent(share)}" for name, share in shares.items() if share)
+        found.append(
+            f"In whole studies components far smaller than the largest are dropped ({about} of its volume, chosen on "
+            "validation): the smaller foci of a tumour with several are not drawn."
+        )
     patients = metrics["classification"]["patient"].get("patients") or 0
     if 0 < patients < FEW:
         found.append(f"{patients} test patients: intervals are wide, and rare failures are not seen at all.")

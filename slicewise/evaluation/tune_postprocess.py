@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,13 @@ from slicewise.config import REGIONS
 from slicewise.evaluation.overlap import count_overlap
 from slicewise.evaluation.postprocess_score import Judged, is_better, judge_counts
 from slicewise.inference.components3d import Mask, Spacing, bounding_box, label_components
-from slicewise.inference.postprocess import PostProcess, least_voxels
+from slicewise.inference.postprocess import PostProcess, large_enough, least_voxels
 
 MIN_VOLUMES_MM3 = (50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0)
+MIN_SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
+Limit = Literal["min_volume_mm3", "min_share"]
+# The share first: it never drops all of a small tumour, as a volume can.
+LIMITS: dict[Limit, tuple[float, ...]] = {"min_share": MIN_SHARES, "min_volume_mm3": MIN_VOLUMES_MM3}
 
 
 class ValidationStudy(NamedTuple):
@@ -72,7 +76,9 @@ class PackedStudy:
 def choose_postprocess(
     studies: Iterable[ValidationStudy | PackedStudy],
 ) -> tuple[PostProcess, list[dict[str, Any]]]:
-    """Choose holes, then the least component of each region, then nesting, each only where it clearly helps.
+    """Choose holes, then each region's least component by share of the largest and by volume, then nesting.
+
+    Each only where it clearly helps.
 
     A study scores its Dice, or, where the reference is empty, 1 if nothing is predicted and 0 otherwise; this
     serves the choice only, no report counts it. A step is taken if no region's mean Dice falls and none gets more
@@ -90,7 +96,8 @@ def choose_postprocess(
     search = _Search(packed)
     search.try_switch("fill_holes")
     for region in range(len(REGIONS)):
-        search.try_volumes(region)
+        for limit in LIMITS:
+            search.try_limits(limit, region)
     search.try_switch("hierarchy")
     return search.chosen, search.table
 
@@ -120,22 +127,24 @@ class _Search:
         if taken:
             self.chosen, self.counts, self.judged = choice, counts, judged
 
-    def try_volumes(self, region: int) -> None:
+    def try_limits(self, limit: Limit, region: int) -> None:
         """Try to drop small components of one region: all limits from the sizes of its components, found once."""
-        per_study = [_by_volume(predicted[region], reference[region], voxel) for predicted, reference, voxel in self]
+        per_study = [
+            _by_limit(limit, predicted[region], reference[region], voxel) for predicted, reference, voxel in self
+        ]
         candidates = []
-        for number, volume in enumerate(MIN_VOLUMES_MM3):
+        for number, value in enumerate(LIMITS[limit]):
             counts = self.counts.copy()
             for at, found in enumerate(per_study):
                 counts[at, region, :2] = found[number]
-            candidates.append((volume, counts, self.judge(counts)))
+            candidates.append((value, counts, self.judge(counts)))
         better = [each for each in candidates if is_better(each[2], self.judged, [region])]
         best = max(better, key=lambda each: round(float(each[2].score([region]).mean()), 9), default=None)
-        for volume, _, judged in candidates:
-            self._note("min_volume_mm3", region, volume, judged, best is not None and best[0] == volume)
+        for value, _, judged in candidates:
+            self._note(limit, region, value, judged, best is not None and best[0] == value)
         if best:
-            volumes = self.chosen.min_volume_mm3 | {REGIONS[region]: best[0]}
-            self.chosen = self.chosen.model_copy(update={"min_volume_mm3": volumes})
+            limits = getattr(self.chosen, limit) | {REGIONS[region]: best[0]}
+            self.chosen = self.chosen.model_copy(update={limit: limits})
             self.counts, self.judged = best[1], best[2]
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_], float | None]]:
@@ -174,13 +183,14 @@ class _Search:
         self.table.append(row)
 
 
-def _by_volume(predicted: Mask, reference: Mask, voxel_mm3: float | None) -> list[tuple[int, int]]:
-    """Voxels in both masks and predicted voxels for each of ``MIN_VOLUMES_MM3``; all of them in a single slice."""
+def _by_limit(limit: Limit, predicted: Mask, reference: Mask, voxel_mm3: float | None) -> list[tuple[int, int]]:
+    """Voxels in both masks and predicted voxels for each value of a limit; all of them in a single slice."""
     labels, n_labels = label_components(predicted)
     sizes = np.bincount(labels[predicted], minlength=n_labels + 1)
     shared = np.bincount(labels[predicted & reference], minlength=n_labels + 1)
     counts = []
-    for volume in MIN_VOLUMES_MM3:
-        kept = sizes >= (least_voxels(volume, voxel_mm3) if voxel_mm3 else 1)
+    for value in LIMITS[limit]:
+        volume, share = (value, 0.0) if limit == "min_volume_mm3" else (0.0, value)
+        kept = large_enough(sizes, least_voxels(volume, voxel_mm3), share) if voxel_mm3 else sizes > 0
         counts.append((int(shared[kept].sum()), int(sizes[kept].sum())))
     return counts

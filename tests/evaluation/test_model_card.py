@@ -40,6 +40,14 @@ def test_the_data_hold_what_a_card_must(metrics: dict[str, Any]) -> None:
         )
 
 
+def test_dropped_foci_are_among_the_limits(metrics: dict[str, Any]) -> None:
+    chosen = metrics.get("postprocess", {}).get("chosen", {})
+    assert not any("foci" in line for line in model_card_json(metrics)["limits"])
+    some = metrics | {"postprocess": {"chosen": chosen | {"min_share": {"WT": 0.25, "TC": 0.0}}}}
+    (line,) = [line for line in model_card_json(some)["limits"] if "foci" in line]
+    assert "(WT below 25 % of its volume" in line
+
+
 def test_figures_are_those_of_the_metrics(metrics: dict[str, Any]) -> None:
     rows = {row["figure"]: row["value"] for row in model_card_json(metrics)["figures"]}
     assert rows["ROC AUC, slices"] == metrics["classification"]["slice"]["figures"]["roc_auc"]["value"]

@@ -17,6 +17,7 @@ from scipy import ndimage
 from slicewise.config import REGIONS
 from slicewise.evaluation.overlap import count_overlap
 from slicewise.evaluation.tune_postprocess import (
+    MIN_SHARES,
     MIN_VOLUMES_MM3,
     PackedStudy,
     ValidationStudy,
@@ -47,6 +48,18 @@ def test_small_components_are_dropped_as_simpleitk_does(mask: Mask, least: int) 
     assert (drop_small(mask, least) == kept).all()
 
 
+@settings(max_examples=30)
+@given(VOLUMES, st.sampled_from([0.0, 0.3, 0.5, 1.0]))
+def test_components_far_smaller_than_the_largest_are_dropped(mask: Mask, share: float) -> None:
+    labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    sizes = [int((labels == number).sum()) for number in range(1, count + 1)]
+    expected = np.zeros_like(mask)
+    for number, size in enumerate(sizes, 1):
+        if size >= share * max(sizes):
+            expected |= labels == number
+    assert (drop_small(mask, 0, share) == expected).all()
+
+
 def blocks(*spans: tuple[slice, slice, slice], shape: tuple[int, int, int] = (6, 12, 12)) -> Mask:
     mask = np.zeros(shape, dtype=np.bool_)
     for span in spans:
@@ -72,6 +85,17 @@ def test_volume_is_in_mm3_and_per_region() -> None:
     whole, core, enhancing = chosen.apply(mask, (2.0, 1.0, 1.0)).sum(axis=(1, 2, 3))
     assert (whole, core, enhancing) == (35, 27, 35)
     assert mask.sum() == 3 * 35  # what was given is left as it was
+
+
+def test_a_share_needs_no_spacing_and_is_per_region() -> None:
+    """8 and 27 voxels: below a share of 0.3 of the largest both stay."""
+    mask = np.stack([blocks(cube(0, 0, 0, 2), cube(2, 5, 5, 3))] * 3)
+    chosen = PostProcess(min_share={"WT": 0.29, "TC": 0.3})
+    for spacing in (UNIT, (5.0, 0.4, 0.4)):
+        whole, core, enhancing = chosen.apply(mask, spacing).sum(axis=(1, 2, 3))
+        assert (whole, core, enhancing) == (35, 27, 35)
+    assert not chosen.is_identity
+    assert (chosen.apply_slice(mask[:, 1]) == mask[:, 1]).all()
 
 
 def test_a_limit_is_met_whatever_the_rounding() -> None:
@@ -124,6 +148,8 @@ def test_a_single_slice_keeps_its_specks() -> None:
         {"min_volume_mm3": {"NCR": 5}},
         {"min_volume_mm3": {"WT": -1}},
         {"min_volume_mm3": {"WT": np.nan}},
+        {"min_share": {"WT": 1.1}},
+        {"min_share": {"NCR": 0.5}},
         {"holes": True},
     ],
 )
@@ -159,19 +185,47 @@ def rescore(studies: list[ValidationStudy], chosen: PostProcess, region: int) ->
 
 
 def test_specks_of_many_patients_are_dropped() -> None:
+    """Beside a tumour by their share, and where they are all there is by their volume."""
     studies = [patient(number, specks=number % 4) for number in range(8)]
-    studies += [patient(8, specks=2, tumour=False), patient(9, specks=0, tumour=False)]
+    studies += [patient(8 + number, specks=number % 3, tumour=False) for number in range(6)]
     chosen, table = choose_postprocess(iter(studies))
     assert choose_postprocess([PackedStudy.of(study) for study in studies]) == (chosen, table)
+    assert chosen.min_share == dict.fromkeys(REGIONS, MIN_SHARES[0])
     assert chosen.min_volume_mm3 == dict.fromkeys(REGIONS, MIN_VOLUMES_MM3[0])
     assert (chosen.fill_holes, chosen.hierarchy) == (False, False)
     for region, name in enumerate(REGIONS):
-        rows = [row for row in table if row["step"] == "min_volume_mm3" and row["region"] == name]
-        assert [row["value"] for row in rows] == list(MIN_VOLUMES_MM3)
+        for step, values, before in (
+            ("min_share", MIN_SHARES, PostProcess()),
+            ("min_volume_mm3", MIN_VOLUMES_MM3, PostProcess(min_share={name: MIN_SHARES[0]})),
+        ):
+            rows = [row for row in table if row["step"] == step and row["region"] == name]
+            assert [row["value"] for row in rows] == list(values)
+            for row in rows:
+                tried = before.model_copy(update={step: {name: row["value"]}})
+                assert (row["dice"], row["false_positives"]) == pytest.approx(rescore(studies, tried, region))
+        assert rescore(studies, PostProcess(), region)[1] == 4
+        assert rescore(studies, chosen, region) == (1.0, 0)
+
+
+def test_what_is_large_but_not_the_largest_is_dropped_by_its_share() -> None:
+    """A false component above every limit of volume, in the nasal cavity say, and of another size in each patient."""
+
+    def stray(number: int) -> ValidationStudy:
+        truth = np.zeros((30, 60, 60), dtype=np.bool_)
+        truth[:20, :20, :20] = True
+        false = np.zeros_like(truth)
+        false[25:, 30:, : 20 + number] = True  # 3,000 voxels and more: kept at 2,500 mm³
+        return ValidationStudy(np.stack([truth | false] * 3), np.stack([truth] * 3), ALL_KNOWN, UNIT, f"p{number}")
+
+    studies = [stray(number) for number in range(4)]
+    chosen, table = choose_postprocess(studies)
+    assert chosen == PostProcess(min_share=dict.fromkeys(REGIONS, 0.5))
+    for region, name in enumerate(REGIONS):
+        rows = [row for row in table if row["step"] == "min_share" and row["region"] == name]
+        assert [row["value"] for row in rows] == list(MIN_SHARES)
         for row in rows:
-            again = rescore(studies, PostProcess(min_volume_mm3={name: row["value"]}), region)
+            again = rescore(studies, PostProcess(min_share={name: row["value"]}), region)
             assert (row["dice"], row["false_positives"]) == pytest.approx(again)
-        assert rescore(studies, PostProcess(), region)[1] == 1
 
 
 def test_a_gain_of_one_patient_alone_is_not_taken() -> None:
@@ -199,8 +253,9 @@ def test_holes_and_nesting_are_taken_where_they_help() -> None:
         return study._replace(mask=mask)
 
     chosen, table = choose_postprocess(hollow(number) for number in range(4))
-    assert (chosen.fill_holes, chosen.hierarchy, chosen.min_volume_mm3) == (True, False, {"ET": 50.0})
-    assert {row["step"] for row in table if row["chosen"]} == {"fill_holes", "min_volume_mm3"}
+    assert (chosen.fill_holes, chosen.hierarchy, chosen.min_volume_mm3) == (True, False, {})
+    assert chosen.min_share == {"ET": 0.25}
+    assert {row["step"] for row in table if row["chosen"]} == {"fill_holes", "min_share"}
     assert [row["dice"] for row in table if row["step"] == "hierarchy"] == [1.0, 1.0, 1.0]
 
 
@@ -225,7 +280,7 @@ def test_unknown_regions_and_patients_with_many_studies() -> None:
     many = [patient(0, specks=3, known=only_whole) for _ in range(5)]
     assert choose_postprocess(many)[0].is_identity
     chosen, table = choose_postprocess([patient(number, 1 + number % 2, only_whole) for number in range(4)])
-    assert chosen.min_volume_mm3 == {"WT": 50.0}
+    assert chosen == PostProcess(min_share={"WT": 0.05})
     assert all(row["dice"] is None and row["score"] is None for row in table if row["region"] != "WT")
 
 
