@@ -99,6 +99,7 @@ def run_fold(work: Path, store: SliceStore, name: str, fold: int, *, subsets: bo
     mine = only_sources(split, store, arm["sources"], home / name / "split")
     init = home / arm["init"][0] / arm["init"][1] if "init" in arm else None
     weights, seconds = train_stages(home / name, store, mine, arm, init)
+    stage = read_json(weights / "stage.json")
     data = SliceData(store, split.test, selected_only=False)
     network = load_network(store, weights, MODEL)
     found = {
@@ -109,8 +110,8 @@ def run_fold(work: Path, store: SliceStore, name: str, fold: int, *, subsets: bo
         "val_patients": len(only(split, store, arm["sources"], "val")),
         "split": {side: list(split.side(side)) for side in ("train", "val", "test")},
         "seconds": seconds,
-        "precision": read_json(weights / "stage.json")["precision"],
-        "stages": read_json(weights / "stage.json")["history"][-1:],
+        "precision": stage["precision"],
+        "chosen": stage["history"][stage["best_epoch"] - 1],
         "all": judge(network, data),
         "flair": judge(network, data, ("flair",)),
     }

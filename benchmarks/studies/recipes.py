@@ -58,6 +58,13 @@ ARMS: dict[str, dict[str, Any]] = {
     # The same recipe with the patients of one source; an epoch has its part of the slices.
     "brats": {"sources": ("brats",), "train": recipe(sampling={"epoch_slices": 200})},
     "lgg": {"sources": ("lgg",), "train": recipe(sampling={"epoch_slices": 260})},
+    # The joint stage at a third of its rate, from the same weights: does it keep the warm-up's Dice?
+    "gentle": {
+        "sources": ("lgg", "brats"),
+        "stages": ("joint",),
+        "init": ("both", "cls_head"),
+        "train": recipe(joint={"lr": 3e-4}),
+    },
     # One task off. The segmentation network goes on from the same warm-up, as that learns nothing else.
     "segment": {
         "sources": ("lgg", "brats"),

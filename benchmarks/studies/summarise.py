@@ -85,19 +85,21 @@ def sharing(results: Results) -> dict[str, Any]:
             }
         if arm != "segment":
             table[arm]["classification"] = slices(chosen[arm])
-    everything = results["both"]
-    table["joint_against_warmup"] = {
-        name: {part: mean_over_patients(pooled(everything, part, keep)["WT"]) for part in ("warmup", "all")}
-        | {"difference": difference(everything, keep)}
-        for name, keep in (("lgg", is_lgg), ("brats", is_brats))
-    }
+    table["joint_against_warmup"] = against_warmup(results["both"], results["both"])
+    if results["gentle"]:
+        table["gentle_against_warmup"] = against_warmup(results["both"], results["gentle"])
     return table
 
 
-def difference(results: list[dict[str, Any]], keep: Callable[[str], bool]) -> dict[str, Any]:
-    """Joint minus warm-up, paired by patient."""
-    before, after = (pooled(results, part, keep)["WT"] for part in ("warmup", "all"))
-    return mean_over_patients({study: [after[study][0] - before[study][0]] for study in after})
+def against_warmup(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dict[str, Any]:
+    """Per source: WT Dice after the warm-up and after the joint stage, and the difference paired by patient."""
+    table = {}
+    for name, keep in (("lgg", is_lgg), ("brats", is_brats)):
+        warm, joint = pooled(before, "warmup", keep)["WT"], pooled(after, "all", keep)["WT"]
+        gains = {study: [joint[study][0] - warm[study][0]] for study in joint}
+        table[name] = {"warmup": mean_over_patients(warm), "all": mean_over_patients(joint)}
+        table[name]["difference"] = mean_over_patients(gains)
+    return table
 
 
 def slices(results: list[dict[str, Any]]) -> dict[str, Any]:
