@@ -104,7 +104,7 @@ def test_the_same_version_again_with_settings_that_fail_stays_served(
     before = served.service()
     models[0].predictor.refuse_every = 1
     with pytest.raises(ServerError, match="/classify answered 503"):
-        deploy(models[0], claim_config.model_copy(update={"workers": 2}))
+        deploy(models[0], claim_config.model_copy(update={"workers": 3}))
     after = served.service()
     assert after is not None
     assert before is not None

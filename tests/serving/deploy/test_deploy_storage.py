@@ -118,7 +118,7 @@ def test_store_is_uploaded_with_its_manifest_last_and_once(
     # Other settings change one small file; the archive, which pods may be reading, is left alone.
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        upload(bundle_dir, archive, config.model_copy(update={"workers": 2}))
+        upload(bundle_dir, archive, config.model_copy(update={"workers": 3}))
     assert {name.rpartition("/")[2] for name in puts(caplog)} == {"config.properties", MANIFEST}
 
 
