@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import logging
 import time
@@ -37,6 +38,17 @@ def make_store(sources: Sequence[str], work: Path, preprocess: PreprocessConfig)
         acquire(list(sources), work / "dataset", DownloadConfig(), SEED)
         build_store(work / "dataset", folder, preprocess, SEED)
     return SliceStore(folder)
+
+
+def trained(description: str | None) -> tuple[argparse.Namespace, SliceStore]:
+    """The command line of a script that only judges what ``run_arms.py`` has trained, and the store beside it."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--folds", type=int, nargs="*", default=list(range(FOLDS)))
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    return options, SliceStore(options.work / "store")
 
 
 def train_stages(

@@ -10,7 +10,6 @@ validation patients; the test patients' figures of all are given beside it. Writ
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,9 +19,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
+from arms import trained
 from figures import mean_over_patients, pooled, save_table, youden_cut
 from numpy.typing import NDArray
-from recipes import FOLDS, MODEL, SEED, SIZE
+from recipes import MODEL, SEED, SIZE
 from summarise import is_brats, is_lgg
 
 from slicewise.config import MODALITIES, REGIONS
@@ -101,13 +101,7 @@ def table(folds: list[dict[str, Any]], side: str, keep: Callable[[str], bool]) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--folds", type=int, nargs="*", default=list(range(FOLDS)))
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    store = SliceStore(options.work / "store")
+    options, store = trained(__doc__)
     folds = [judge_fold(options.work, store, fold) for fold in options.folds]
     sets = {"lgg": is_lgg, "brats": is_brats, "together": lambda _: True}
     result = {side: {name: table(folds, side, keep) for name, keep in sets.items()} for side in ("val", "test")}

@@ -9,7 +9,6 @@ without. Written into ``benchmarks/results/studies/served.json``.
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -18,9 +17,10 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import torch
+from arms import trained
 from figures import mean_over_patients, save_table
-from recipes import FOLDS, MODEL, SEED, SIZE
+from recipes import MODEL, SEED, SIZE
+from refine import SHOWN
 from summarise import is_brats, is_lgg
 
 from slicewise.config import MODALITIES, REGIONS
@@ -38,7 +38,6 @@ from slicewise.slices.split import load_split
 from slicewise.slices.store import SliceStore
 from slicewise.training.validate import infer
 
-SHOWN = {"all": MODALITIES, "flair": ("flair",)}
 Dice = dict[str, dict[str, float]]
 
 
@@ -118,13 +117,7 @@ def table(dice: Dice, keep: Callable[[str], bool]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--folds", type=int, nargs="*", default=list(range(FOLDS)))
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    store = SliceStore(options.work / "store")
+    options, store = trained(__doc__)
     pooled: dict[str, dict[str, Dice]] = {part: {"plain": {}, "processed": {}} for part in SHOWN}
     choices = {}
     for number in options.folds:

@@ -21,9 +21,10 @@ from arms import judge, make_store, train_stages
 from figures import RESULTS, mean_over_patients, pooled, save_table
 from folds import fold_split
 from recipes import FOLDS, MODEL, PREPROCESS, SEED, STAGES, recipe
+from refine import SHOWN
 from run_arms import arguments
 
-from slicewise.config import MODALITIES, TrainConfig
+from slicewise.config import TrainConfig
 from slicewise.evaluation.outputs import load_network
 from slicewise.files import read_json
 from slicewise.slices.batches import SliceData
@@ -62,8 +63,9 @@ def run(work: Path, store: SliceStore, name: str, fold: int, test: bool) -> dict
     }
     if test:
         data = SliceData(store, split.test, selected_only=False)
-        for part, shown in (("all", MODALITIES), ("flair", ("flair",))):
-            judged = {part: judge(load_network(store, weights, MODEL), data, shown)}
+        network = load_network(store, weights, MODEL)
+        for part, shown in SHOWN.items():
+            judged = {part: judge(network, data, shown)}
             values = pooled([judged], part, lambda _: True)["WT"]
             patients = {study: round(dice[0], 4) for study, dice in sorted(values.items())}
             found[f"test_wt_{part}"] = {**mean_over_patients(values), "patients": patients}
