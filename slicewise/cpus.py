@@ -8,7 +8,8 @@ from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 CPU_INFO = Path("/proc/cpuinfo")
-BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+TRAINING_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+BF16_FLAGS = TRAINING_FLAGS | {"bf16"}  # the last is ARM's
 
 
 def available_cpus(root: Path = CGROUP) -> int:
@@ -44,9 +45,9 @@ def has_bf16(info: Path = CPU_INFO) -> bool:
     return not BF16_FLAGS.isdisjoint(flags.split())
 
 
-def has_bf16_matrices(info: Path = CPU_INFO) -> bool:
-    """Whether the CPU has units for whole bfloat16 matrices (AMX), which make training faster too."""
-    return "amx_bf16" in _entry(info, "flags").split()
+def trains_in_bf16(info: Path = CPU_INFO) -> bool:
+    """Whether bfloat16 was measured to make training faster on such a CPU: with AMX, or AVX-512's dot products."""
+    return not TRAINING_FLAGS.isdisjoint(_entry(info, "flags").split())
 
 
 def cpu_model(info: Path = CPU_INFO) -> str:

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from folds import fold_split, only_sources
 from recipes import ARMS, FOLDS, MODEL, SEED
+from withheld import SHOWN, Shown
 
 from slicewise.config import MODALITIES, REGIONS, DownloadConfig, ModelConfig, PreprocessConfig
 from slicewise.evaluation.outputs import load_network
 from slicewise.files import read_json, write_json
 from slicewise.model.network import MultiTaskUNet
-from slicewise.slices.batches import SliceData
 from slicewise.slices.build import build_store
 from slicewise.slices.split import Split
 from slicewise.slices.store import SliceStore
@@ -69,22 +69,18 @@ def train_stages(
     return init, seconds
 
 
-def judge(network: MultiTaskUNet, data: SliceData, shown: Sequence[str] = MODALITIES) -> dict[str, Any]:
-    """Pixel counts per study and, with the class known, every slice's tumour logit; other modalities are withheld."""
+def judge(network: MultiTaskUNet, data: Shown) -> dict[str, Any]:
+    """Pixel counts per study and, with the class known, every slice's tumour logit."""
     counts = np.zeros((len(data.keys), len(REGIONS), 3))
     slice_dice: list[list[float]] = [[] for _ in data.keys]
     logits: list[tuple[int, float, float]] = []
-    hidden = [at for at, name in enumerate(data.store.index.preprocessing.modalities) if name not in shown]
     start = time.perf_counter()
     for batch in data.batches(range(len(data)), 32):
-        image = batch.image.clone()
-        image[:, hidden] = 0
-        seen = image.flatten(1).any(dim=1)
         with torch.inference_mode():
-            out = network(image)
-        head = (batch.image != 0).any(dim=1, keepdim=True)
+            out = network(batch.image)
+        head = batch.image.any(dim=1, keepdim=True)
         assert out.regions is not None
-        pixels = overlap((out.regions > 0) & head & seen[:, None, None, None], batch.regions > 0)
+        pixels = overlap((out.regions > 0) & head, batch.regions > 0)
         np.add.at(counts, batch.study, pixels)
         for at, study in enumerate(batch.study):
             both, predicted, truth = pixels[at, 0]
@@ -112,8 +108,11 @@ def run_fold(work: Path, store: SliceStore, name: str, fold: int, *, subsets: bo
     init = home / arm["init"][0] / arm["init"][1] if "init" in arm else None
     weights, seconds = train_stages(home / name, store, mine, arm, init)
     stage = read_json(weights / "stage.json")
-    data = SliceData(store, split.test, selected_only=False)
     network = load_network(store, weights, MODEL)
+
+    def judged(shown: Sequence[str], keys: Sequence[str] = split.test) -> dict[str, Any]:
+        return judge(network, Shown(store, keys, shown))
+
     found = {
         "arm": name,
         "fold": fold,
@@ -124,14 +123,13 @@ def run_fold(work: Path, store: SliceStore, name: str, fold: int, *, subsets: bo
         "seconds": seconds,
         "precision": stage["precision"],
         "chosen": stage["history"][stage["best_epoch"] - 1],
-        "all": judge(network, data),
-        "flair": judge(network, data, ("flair",)),
+        **{part: judged(shown) for part, shown in SHOWN.items()},
     }
     if subsets:
-        brats = SliceData(store, only(split, store, ("brats",), "test"), selected_only=False)
-        found["subsets"] = {"+".join(names): judge(network, brats, names) for names in SUBSETS}
+        brats = only(split, store, ("brats",), "test")
+        found["subsets"] = {"+".join(names): judged(names, brats) for names in SUBSETS}
     if (home / name / "seg_warmup").exists():
-        found["warmup"] = judge(load_network(store, home / name / "seg_warmup", MODEL), data)
+        found["warmup"] = judge(load_network(store, home / name / "seg_warmup", MODEL), Shown(store, split.test))
     write_json(result, found)
     logger.info("%s fold %d: %.0f s", name, fold, seconds)
     return found

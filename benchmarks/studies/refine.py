@@ -24,29 +24,25 @@ from figures import mean_over_patients, pooled, save_table, youden_cut
 from numpy.typing import NDArray
 from recipes import MODEL, SEED, SIZE
 from summarise import is_brats, is_lgg
+from withheld import SHOWN, Shown
 
-from slicewise.config import MODALITIES, REGIONS
+from slicewise.config import REGIONS
 from slicewise.evaluation.outputs import load_network
 from slicewise.model.network import MultiTaskUNet
-from slicewise.slices.batches import SliceData
 from slicewise.slices.split import load_split
 from slicewise.slices.store import SliceStore
 from slicewise.training.validate import overlap
 
 WAYS = ("plain", "gated", "mirrored", "mirrored and gated")
-SHOWN = {"all": MODALITIES, "flair": ("flair",)}
 
 
-def answers(network: MultiTaskUNet, data: SliceData, shown: Sequence[str]) -> dict[str, Any]:
+def answers(network: MultiTaskUNet, data: Shown) -> dict[str, Any]:
     """Per slice: study, pixel counts ``[N, R, 3]`` and tumour logits, alone and averaged with the mirror image."""
-    hidden = [at for at, name in enumerate(data.store.index.preprocessing.modalities) if name not in shown]
     found: dict[str, list[NDArray[Any]]] = {name: [] for name in ("study", "truth", "plain", "mirrored", "p", "m")}
     for batch in data.batches(range(len(data)), 32):
-        image = batch.image.clone()
-        image[:, hidden] = 0
-        head = image.any(dim=1, keepdim=True)
+        head = batch.image.any(dim=1, keepdim=True)
         with torch.inference_mode():
-            one, two = network(image), network(image.flip(3))
+            one, two = network(batch.image), network(batch.image.flip(3))
         assert one.regions is not None
         mean = (one.regions + two.regions.flip(3)) / 2
         for name, regions in (("plain", one.regions), ("mirrored", mean)):
@@ -74,10 +70,10 @@ def judge_fold(work: Path, store: SliceStore, fold: int) -> dict[str, Any]:
     home = work / f"fold-{fold}"
     split = load_split(home / "split")
     network = load_network(store, home / "both" / "joint", MODEL)
-    data = {side: SliceData(store, split.side(side), selected_only=False) for side in ("val", "test")}
     result: dict[str, Any] = {"val": {}, "test": {}}
     for name, shown in SHOWN.items():
-        found = {side: answers(network, of, shown) for side, of in data.items()}
+        data = {side: Shown(store, split.side(side), shown) for side in ("val", "test")}
+        found = {side: answers(network, of) for side, of in data.items()}
         known = ~np.isnan(found["val"]["truth"])
         cut = {key: youden_cut(found["val"][key][known], found["val"]["truth"][known]) for key in ("p", "m")}
         for side, of in data.items():

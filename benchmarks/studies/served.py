@@ -10,8 +10,7 @@ without. Written into ``benchmarks/results/studies/served.json``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from arms import trained
 from figures import mean_over_patients, save_table
 from recipes import MODEL, SEED, SIZE
-from refine import SHOWN
 from summarise import is_brats, is_lgg
+from withheld import SHOWN, Shown
 
 from slicewise.config import MODALITIES, REGIONS
 from slicewise.evaluation.collector import StudyCollector
@@ -33,26 +32,11 @@ from slicewise.files import read_json
 from slicewise.inference.calibration import Calibration
 from slicewise.inference.postprocess import PostProcess
 from slicewise.inference.restore import trained_mask
-from slicewise.slices.batches import Batch, SliceData
 from slicewise.slices.split import load_split
 from slicewise.slices.store import SliceStore
 from slicewise.training.validate import infer
 
 Dice = dict[str, dict[str, float]]
-
-
-class Shown(SliceData):
-    """Slices of which the network sees some modalities only."""
-
-    def __init__(self, store: SliceStore, keys: Sequence[str], shown: Sequence[str]) -> None:
-        super().__init__(store, keys, selected_only=False)
-        self._hidden = [at for at, name in enumerate(store.index.preprocessing.modalities) if name not in shown]
-
-    def batches(self, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
-        for batch in super().batches(order, batch_size):
-            image = batch.image.clone()
-            image[:, self._hidden] = 0
-            yield replace(batch, image=image)
 
 
 class Fold:

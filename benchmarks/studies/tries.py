@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,21 @@ from arms import judge, make_store, train_stages
 from figures import RESULTS, mean_over_patients, pooled, save_table
 from folds import fold_split
 from recipes import FOLDS, MODEL, PREPROCESS, SEED, STAGES, recipe
-from refine import SHOWN
 from run_arms import arguments
+from withheld import SHOWN, Shown
 
-from slicewise.config import TrainConfig
+from slicewise.config import ModelConfig, TrainConfig
 from slicewise.evaluation.outputs import load_network
 from slicewise.files import read_json
-from slicewise.slices.batches import SliceData
 from slicewise.slices.store import SliceStore
+
+
+@dataclass(frozen=True)
+class Try:
+    """A network, and how ``seg_warmup`` trains it."""
+
+    train: TrainConfig
+    model: ModelConfig = MODEL
 
 
 def warmup(epochs: int, slices: int, lr: float, **changes: Any) -> TrainConfig:
@@ -37,12 +45,18 @@ def warmup(epochs: int, slices: int, lr: float, **changes: Any) -> TrainConfig:
     return recipe(seg_warmup=stage, sampling={"epoch_slices": slices}, **changes)
 
 
-TRIES: dict[str, TrainConfig] = {
+LONG: dict[str, Any] = {"augment": {"preset": "moderate"}, "ema_decay": 0.998}
+SMALL, MEDIUM = (MODEL.model_copy(update={"preset": preset}) for preset in ("small", "medium"))
+
+TRIES = {
     # The tables' own, for comparison.
-    "tables": warmup(30, 400, 2e-3),
-    # Nearly seven times as many slices, and stronger augmentation.
-    "long": warmup(50, 1600, 3e-3, augment={"preset": "moderate"}, ema_decay=0.998),
-    "long, minimal": warmup(50, 1600, 3e-3, ema_decay=0.998),
+    "tables": Try(warmup(30, 400, 2e-3)),
+    # Six times as many slices, and stronger augmentation.
+    "long": Try(warmup(45, 1600, 3e-3, **LONG)),
+    # Four times the weights, in about the same time.
+    "long, small": Try(warmup(20, 1600, 3e-3, **LONG), SMALL),
+    # And sixteen times.
+    "medium": Try(warmup(20, 600, 2e-3, **LONG), MEDIUM),
 }
 
 
@@ -51,7 +65,7 @@ def run(work: Path, store: SliceStore, name: str, fold: int, test: bool) -> dict
     home = work / "tries" / name.replace(", ", "-") / f"fold-{fold}"
     split = fold_split(store, fold, FOLDS, SEED, home / "split")
     weights, seconds = train_stages(
-        home, store, home / "split", {"stages": ("seg_warmup",), "train": TRIES[name]}, None
+        home, store, home / "split", {"stages": ("seg_warmup",), "train": TRIES[name].train}, None, TRIES[name].model
     )
     stage = read_json(weights / "stage.json")
     told = ("epoch", "train_loss", "val_loss", "val_dice")
@@ -62,10 +76,9 @@ def run(work: Path, store: SliceStore, name: str, fold: int, test: bool) -> dict
         "curve": [{key: round(row[key], 4) for key in told} for row in stage["history"]],
     }
     if test:
-        data = SliceData(store, split.test, selected_only=False)
-        network = load_network(store, weights, MODEL)
+        network = load_network(store, weights, TRIES[name].model)
         for part, shown in SHOWN.items():
-            judged = {part: judge(network, data, shown)}
+            judged = {part: judge(network, Shown(store, split.test, shown))}
             values = pooled([judged], part, lambda _: True)["WT"]
             patients = {study: round(dice[0], 4) for study, dice in sorted(values.items())}
             found[f"test_wt_{part}"] = {**mean_over_patients(values), "patients": patients}

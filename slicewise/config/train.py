@@ -58,7 +58,8 @@ class TrainConfig(OptimiseConfig, CheckpointConfig):
     Attributes:
         batch_size: Slices in a batch, of each process where there are several.
         processes: Of one machine; 0 takes one for each GPU, and one without a GPU.
-        precision: ``auto`` takes bf16 or fp16 on CUDA, bf16 on CPUs with matrix units for it (AMX), fp32 on others.
+        precision: ``auto`` takes bf16 or fp16 on CUDA, bf16 on CPUs with AMX or AVX-512 BF16,
+            fp32 on others.
         memory_format: ``auto`` takes channels_last on CUDA only.
         compile: The backend of ``torch.compile``; None runs eagerly.
         tasks: What the network learns; a stage's tasks that are not among them are off.

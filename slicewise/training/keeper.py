@@ -71,7 +71,7 @@ class Keeper:
         state.history.append(figures)
         state.epoch += 1
         state.step, state.loss_sum, state.seconds = 0, 0.0, 0.0
-        better = score > state.best_score
+        better = self._is_better(score, figures)
         if better:
             state.best_score, state.best_epoch = score, state.epoch
         if not self._ranks.leads:
@@ -80,6 +80,17 @@ class Keeper:
             self._save(BEST, state=state)
         keep_epochs(self._folder, state.epoch, self._train.keep_last_n, functools.partial(self._save, state=state))
         self._save_last()
+
+    def _is_better(self, score: float, figures: dict[str, Any]) -> bool:
+        """Whether an epoch beats the best so far.
+
+        Of equal ones that with the least validation loss is kept: a small validation split has few values of the AUC,
+        and the first epoch to reach 1 has often hardly learnt yet.
+        """
+        state = self.state
+        if score != state.best_score:
+            return score > state.best_score
+        return bool(figures["val_loss"] < state.history[state.best_epoch - 1]["val_loss"])
 
     def _save_last(self) -> None:
         start = time.perf_counter()

@@ -8,15 +8,15 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from slicewise.cpus import has_bf16_matrices
+from slicewise.cpus import trains_in_bf16
 
 
 class Precision:
     """Autocast and gradient scaling for one device.
 
     Args:
-        name: ``auto`` takes bf16 on CUDA devices that have it and fp16 on older ones; bf16 on CPUs with matrix units
-            for it, where it was measured to be faster, and fp32 on others.
+        name: ``auto`` takes bf16 on CUDA devices that have it and fp16 on older ones; bf16 on CPUs whose
+            instructions for it were measured to be faster (AMX, AVX-512 BF16), and fp32 on others.
         device: Where the network lies.
     """
 
@@ -30,7 +30,7 @@ class Precision:
     @staticmethod
     def _best(device: torch.device) -> str:
         if device.type != "cuda":
-            return "bf16" if has_bf16_matrices() else "fp32"
+            return "bf16" if trains_in_bf16() else "fp32"
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
 
     def autocast(self) -> AbstractContextManager[object]:

@@ -14,7 +14,7 @@ import torch
 from small_run import SIZE, SmallRun
 
 from slicewise.config import ModelConfig, PredictorSettings
-from slicewise.cpus import available_cpus, cpu_quota, has_bf16, has_bf16_matrices
+from slicewise.cpus import available_cpus, cpu_quota, has_bf16, trains_in_bf16
 from slicewise.errors import InputError
 from slicewise.inference.engines.base import MASK_TOLERANCE, PROBABILITY_TOLERANCE, Plan
 from slicewise.inference.engines.choose import Site, build_engine, plans
@@ -198,4 +198,4 @@ def test_bf16_is_told_by_the_cpu_s_flags(tmp_path: Path) -> None:
     (tmp_path / "old").write_text("processor : 0\nflags\t\t: fpu avx2\n")
     names = ("newer", "new", "old", "none")
     assert [has_bf16(tmp_path / name) for name in names] == [True, True, False, False]
-    assert [has_bf16_matrices(tmp_path / name) for name in names] == [True, False, False, False]
+    assert [trains_in_bf16(tmp_path / name) for name in names] == [True, True, False, False]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,7 +17,8 @@ from safetensors.torch import load_file
 from small_run import SmallData, train_config
 
 from slicewise.errors import TrainingError
-from slicewise.training.checkpoint import LAST, Learner, Progress, load_checkpoint, save_checkpoint
+from slicewise.training.checkpoint import BEST, LAST, Learner, Progress, load_checkpoint, save_checkpoint
+from slicewise.training.keeper import Keeper
 from slicewise.training.stage import train_stage
 
 CHILD = """
@@ -24,6 +26,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from small_run import MODEL, SEED, train_config
+from slicewise.training.keeper import Keeper
 from slicewise.training.stage import StageJob, train_stage
 store, split, checkpoints, out = map(Path, sys.argv[2:6])
 longer = {"epochs": 3, "tasks": ["segment"], "monitor": "dice"}
@@ -89,6 +92,27 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path: Path)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(TrainingError, match="damaged"):
         load_checkpoint(tmp_path, LAST, other, "mine")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "best"),
+    [
+        ([(1.0, 0.9), (1.0, 0.4), (1.0, 0.6)], 2),  # of equal ones, that with the least loss
+        ([(0.9, 0.2), (1.0, 0.8), (0.9, 0.1)], 2),  # the figure comes before the loss
+        ([(1.0, 0.5), (1.0, 0.5)], 1),
+        ([(-math.inf, math.nan), (0.5, 1.0)], 2),
+    ],
+)
+def test_of_epochs_with_an_equal_figure_the_least_loss_is_kept(
+    tmp_path: Path, epochs: list[tuple[float, float]], best: int
+) -> None:
+    network = torch.nn.Linear(1, 1)
+    keeper = Keeper(tmp_path, train_config(), learner(network), Progress("of this run"))
+    for epoch, (score, loss) in enumerate(epochs, start=1):
+        torch.nn.init.constant_(network.weight, epoch)
+        keeper.end_epoch(score, {"val_loss": loss})
+    assert keeper.state.best_epoch == best
+    assert float(load_file(tmp_path / BEST)["model.weight"]) == best
 
 
 def test_small_sets_get_more_epochs() -> None:
