@@ -33,14 +33,14 @@ from slicewise.slices.split import load_split
 from slicewise.slices.store import SliceStore
 
 FOLDS = 5
-JOINT: dict[str, Any] = {"epochs": 40, "lr": 1e-3, "encoder_lr_factor": 1.0, "tasks": BOTH, "monitor": "auc"}
+JOINT: dict[str, Any] = {"epochs": 40, "lr": 1e-3, "encoder_lr_factor": 1.0, "tasks": BOTH, "monitor": "last"}
 SAMPLING = {"balance_classes": True, "epoch_slices": 0}
 AUGMENT = {"preset": "moderate", "modality_dropout": 0.0}
 
 
 # First the head on the frozen encoder, then both, the encoder slowly: fine-tuning from a random head would spoil what
 # the encoder knows (Kumar et al., "Fine-tuning can distort pretrained features", ICLR 2022).
-PROBE: dict[str, Any] = {"epochs": 10, "lr": 2e-3, "encoder_lr_factor": 0.0, "tasks": BOTH, "monitor": "auc"}
+PROBE: dict[str, Any] = {"epochs": 10, "lr": 2e-3, "encoder_lr_factor": 0.0, "tasks": BOTH, "monitor": "last"}
 
 
 def classify(joint: dict[str, Any], probe: bool = False) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def arms(warmup: Path | None, imagenet: Path | None) -> dict[str, tuple[dict[str
         found["segmentation"] = (classify({"encoder_lr_factor": 0.3}), dropout, warmup)
     if imagenet is not None:
         lite = ModelConfig(architecture="efficientnet_lite", dropout=0.3, encoder_weights=imagenet)
-        found["imagenet"] = (classify({"epochs": 12, "encoder_lr_factor": 0.3}), lite, None)
+        found["imagenet"] = (classify({"epochs": 30, "encoder_lr_factor": 0.3}), lite, None)
         found["imagenet_probe"] = (classify({"epochs": 5, "lr": 5e-4, "encoder_lr_factor": 0.2}, True), lite, None)
     return found
 

@@ -11,34 +11,34 @@ FOLDS = 4
 # Of each study so many slices are candidates; an epoch draws from them.
 SLICES = 40
 SIZE = 112
-MODEL = ModelConfig(preset="tiny", dropout=0.1)
+MODEL = ModelConfig(preset="small", dropout=0.1)
 PREPROCESS = validate(PreprocessConfig, {"slice": {"size": SIZE}, "train_slices": SLICES})
 
 BOTH = ["segment", "classify"]
 COMMON: dict[str, Any] = {
     "batch_size": 8,
-    "ema_decay": 0.99,
+    "ema_decay": 0.998,
     "weight_decay": 1e-3,
-    "augment": {"preset": "minimal"},
-    "sampling": {"balance_classes": True, "epoch_slices": 400},
+    "augment": {"preset": "moderate"},
+    "sampling": {"balance_classes": True, "epoch_slices": 1600},
 }
 STAGES: dict[str, Any] = {
-    "seg_warmup": {"epochs": 30, "lr": 2e-3, "tasks": ["segment"], "monitor": "dice", "patience": 30},
+    "seg_warmup": {"epochs": 20, "lr": 3e-3, "tasks": ["segment"], "monitor": "last", "patience": 20},
     "cls_head": {
-        "epochs": 4,
+        "epochs": 2,
         "lr": 2e-3,
         "encoder_lr_factor": 0.0,
         "tasks": ["classify"],
-        "monitor": "auc",
-        "patience": 4,
+        "monitor": "last",
+        "patience": 2,
     },
     "joint": {
-        "epochs": 12,
+        "epochs": 6,
         "lr": 1e-3,
         "encoder_lr_factor": 0.5,
         "tasks": BOTH,
-        "monitor": "combined",
-        "patience": 12,
+        "monitor": "last",
+        "patience": 6,
     },
 }
 
@@ -56,8 +56,8 @@ ARMS: dict[str, dict[str, Any]] = {
     # LGG and BraTS together, all three stages: the model of the project.
     "both": {"sources": ("lgg", "brats"), "train": recipe()},
     # The same recipe with the patients of one source; an epoch has its part of the slices.
-    "brats": {"sources": ("brats",), "train": recipe(sampling={"epoch_slices": 200})},
-    "lgg": {"sources": ("lgg",), "train": recipe(sampling={"epoch_slices": 260})},
+    "brats": {"sources": ("brats",), "train": recipe(sampling={"epoch_slices": 800})},
+    "lgg": {"sources": ("lgg",), "train": recipe(sampling={"epoch_slices": 1040})},
     # The joint stage at a third of its rate, from the same weights: does it keep the warm-up's Dice?
     "gentle": {
         "sources": ("lgg", "brats"),
@@ -76,7 +76,7 @@ ARMS: dict[str, dict[str, Any]] = {
         "sources": ("lgg", "brats"),
         "stages": ("joint",),
         "train": recipe(
-            tasks=["classify"], joint={"epochs": 42, "lr": 2e-3, "encoder_lr_factor": 1.0, "patience": 42}
+            tasks=["classify"], joint={"epochs": 26, "lr": 2e-3, "encoder_lr_factor": 1.0, "patience": 26}
         ),
     },
 }

@@ -45,18 +45,17 @@ def warmup(epochs: int, slices: int, lr: float, **changes: Any) -> TrainConfig:
     return recipe(seg_warmup=stage, sampling={"epoch_slices": slices}, **changes)
 
 
-LONG: dict[str, Any] = {"augment": {"preset": "moderate"}, "ema_decay": 0.998}
-SMALL, MEDIUM = (MODEL.model_copy(update={"preset": preset}) for preset in ("small", "medium"))
+TINY, MEDIUM = (MODEL.model_copy(update={"preset": preset}) for preset in ("tiny", "medium"))
 
 TRIES = {
-    # The tables' own, for comparison.
-    "tables": Try(warmup(30, 400, 2e-3)),
-    # Six times as many slices, and stronger augmentation.
-    "long": Try(warmup(45, 1600, 3e-3, **LONG)),
-    # Four times the weights, in about the same time.
-    "long, small": Try(warmup(20, 1600, 3e-3, **LONG), SMALL),
-    # And sixteen times.
-    "medium": Try(warmup(20, 600, 2e-3, **LONG), MEDIUM),
+    # The first recipe of the studies: a twelfth of the arithmetic.
+    "first": Try(warmup(30, 400, 2e-3, augment={"preset": "minimal"}, ema_decay=0.99), TINY),
+    # A quarter of the weights, in about the same time.
+    "tiny": Try(warmup(45, 1600, 3e-3), TINY),
+    # Four times the weights.
+    "medium": Try(warmup(20, 600, 2e-3), MEDIUM),
+    # Twice as long.
+    "long": Try(warmup(40, 1600, 3e-3)),
 }
 
 

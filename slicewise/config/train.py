@@ -24,7 +24,8 @@ class StageConfig(Section):
         lr: Peak learning rate of the decoder and the head.
         encoder_lr_factor: The encoder's learning rate over ``lr``; 0 freezes it.
         tasks: Which losses take part.
-        monitor: The validation figure whose best epoch is kept.
+        monitor: The validation figure whose best epoch is kept: Dice, AUC, their mean or the least loss. ``last``
+            keeps the last epoch, as nnU-Net does: few validation patients choose more by chance than by merit.
         patience: Stop after so many epochs without a better figure.
     """
 
@@ -33,7 +34,7 @@ class StageConfig(Section):
     lr: Positive = 1e-3
     encoder_lr_factor: Share = 1.0
     tasks: tuple[Task, ...]
-    monitor: Literal["dice", "auc", "combined"]
+    monitor: Literal["dice", "auc", "combined", "loss", "last"]
     patience: Count = 10
 
 

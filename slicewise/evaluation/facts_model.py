@@ -71,6 +71,8 @@ def selection(m: Metrics) -> str:
     record = m.get("training") or {}
     if not record.get("best_epoch"):
         return ""
+    if record["monitor"] == "last":
+        return "The last epoch is kept, neither validation nor test patients choose it"
     return (
         f"The epoch with the best {record['monitor']} score on the validation patients is kept in every stage (last "
         f"stage: epoch {record['best_epoch']}, {number(record.get('best_score'))}); the test split takes no part"

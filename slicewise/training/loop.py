@@ -251,7 +251,7 @@ class Loop:
             "precision": self.precision.name,
             "monitor": self.config.monitor,
             "best_epoch": state.best_epoch,
-            "best_score": state.best_score if state.best_epoch else None,
+            "best_score": state.best_score if state.best_epoch and self.config.monitor != "last" else None,
             "seconds": round(seconds, 2),
             "provenance": self.origin,
             "history": state.history,

@@ -57,10 +57,12 @@ def read_record(folder: Path) -> dict[str, Any]:
 def monitor_score(monitor: str, figures: dict[str, Any]) -> float:
     """The figure that decides which epoch is best; higher is better.
 
-    Falls back to the negative validation loss where the figure is undefined, for instance the AUC of a
-    validation split with one class.
+    That of ``loss`` is the negative validation loss, as is the others' where they are undefined, for instance the AUC
+    of a validation split with one class. That of ``last`` is the epoch itself, so that each beats those before.
     """
+    if monitor == "last":
+        return float(figures["epoch"])
     dice, auc = figures["val_dice"], figures["val_auc"]
-    wanted = {"dice": [dice], "auc": [auc], "combined": [dice, auc]}[monitor]
+    wanted = {"dice": [dice], "auc": [auc], "combined": [dice, auc], "loss": []}[monitor]
     defined = [float(value) for value in wanted if value is not None]
     return sum(defined) / len(defined) if defined else -float(figures["val_loss"])

@@ -130,6 +130,9 @@ def score_of(record: dict[str, Any]) -> float:
     cure = "set another train.*.monitor, other 'stages', or a split whose validation side has it"
     if record["skipped"]:
         raise TrainingError(f"{record['stage']} has nothing to judge: {record['skipped']}", cure)
+    if record["monitor"] not in FIGURES:
+        # The space itself may rescale the loss.
+        raise TrainingError(f"trials cannot be compared by the monitor {record['monitor']!r}", cure)
     figures = record["history"][record["best_epoch"] - 1]
     if all(figures[name] is None for name in FIGURES[record["monitor"]]):
         # Training falls back to the validation loss, which the space itself may rescale.

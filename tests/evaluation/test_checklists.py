@@ -78,6 +78,15 @@ def test_answers_hold_the_runs_numbers(metrics: dict[str, Any], filled: dict[str
     assert f"of {len(metrics['studies'])} test studies" in claim["39"]
 
 
+@pytest.mark.parametrize(
+    ("monitor", "words"),
+    [("combined", "The epoch with the best combined score on the validation"), ("last", "The last epoch is kept")],
+)
+def test_how_the_weights_were_chosen(metrics: dict[str, Any], monitor: str, words: str) -> None:
+    trained = metrics["training"] | {"monitor": monitor}
+    assert gather_facts(metrics | {"training": trained})["selection"].startswith(words)
+
+
 def test_what_a_run_cannot_tell_is_open(metrics: dict[str, Any]) -> None:
     bare = make_metrics(4, masks=False) | {
         "training": {},

@@ -179,7 +179,10 @@ def test_a_missing_stage_before_is_named(small: SmallData, tmp_path: Path) -> No
         ("combined", None, 0.9, 0.9),
         ("dice", None, 0.9, -1.5),
         ("combined", None, None, -1.5),
+        ("loss", 0.5, 0.9, -1.5),
+        ("last", 0.5, 0.9, 3.0),
     ],
 )
 def test_which_figure_decides(monitor: str, dice: float | None, auc: float | None, score: float) -> None:
-    assert monitor_score(monitor, {"val_dice": dice, "val_auc": auc, "val_loss": 1.5}) == pytest.approx(score)
+    figures = {"epoch": 3, "val_dice": dice, "val_auc": auc, "val_loss": 1.5}
+    assert monitor_score(monitor, figures) == pytest.approx(score)

@@ -375,6 +375,7 @@ def test_importance_is_told_only_where_it_can_be() -> None:
     [
         ({"skipped": "all training slices are of one class"}, "nothing to judge: all training slices"),
         ({"history": [{"val_dice": 0.5, "val_auc": None}]}, "no auc to judge cls_head by"),
+        ({"monitor": "loss", "history": [{"val_dice": 0.5, "val_auc": 0.9}]}, "compared by the monitor 'loss'"),
     ],
 )
 def test_a_score_that_cannot_be_compared_ends_the_search(record: dict[str, Any], words: str) -> None:
