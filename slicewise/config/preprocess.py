@@ -49,7 +49,7 @@ class SliceConfig(Section):
     outliers: tuple[Share, Share] = (0.005, 0.995)
     standard_scale: Annotated[tuple[float, ...], Field(min_length=11, max_length=11)] = STANDARD_SCALE
     crop: Literal["brain", "frame"] = "brain"
-    foreground_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    foreground_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     crop_margin: Annotated[float, Field(ge=1.0, le=2.0)] = 1.06
     min_crop_fraction: Share = 0.6
     unknown_modality: Modality = "flair"

@@ -50,17 +50,23 @@ def find_foreground(planes: Sequence[NDArray[Any]], fraction: float) -> tuple[ND
 def _find(planes: Sequence[NDArray[Any]], fraction: float) -> tuple[NDArray[np.uint8], Box, int]:
     height, width = planes[0].shape
     mask = np.zeros((height, width), dtype=np.uint8)
-    for plane in planes:
-        if not kernels.mark_head(plane, RANGE_SHARES, fraction, mask):
-            top, bottom, left, right = _without_bars(plane)
-            inner = plane[top:bottom, left:right]
-            low, high = kernels.window_range(plane, (top, bottom, left, right), RANGE_SHARES)
-            mask[top:bottom, left:right] |= inner > low + fraction * (high - low)
+    # A channel with a bright ground (a phase-sensitive sequence, say) tells nothing where another has a dark one.
+    marked = [kernels.mark_head(plane, RANGE_SHARES, fraction, mask) for plane in planes]
+    if not any(marked):
+        for plane in planes:
+            _mark_between_bars(plane, fraction, mask)
     if _near_edge(bounds(mask), height, width):
         _erase_frame(mask)
         _erase_frame(mask.T)
     box, area = fill_and_clean(mask, SMALL_COMPONENT)
     return (mask, box, area) if area else (np.ones_like(mask), (0, height, 0, width), mask.size)
+
+
+def _mark_between_bars(plane: NDArray[Any], fraction: float, mask: NDArray[np.uint8]) -> None:
+    top, bottom, left, right = _without_bars(plane)
+    inner = plane[top:bottom, left:right]
+    low, high = kernels.window_range(plane, (top, bottom, left, right), RANGE_SHARES)
+    mask[top:bottom, left:right] |= inner > low + fraction * (high - low)
 
 
 def _without_bars(plane: NDArray[Any]) -> Box:

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from small_run import MODEL, SIZE, SmallRun
 
+from slicewise.config import SliceConfig
 from slicewise.errors import BundleError, StoreError
 from slicewise.evaluation.ood import fit_ood, read_ood
 from slicewise.evaluation.ood_calibrate import calibrate, hold_out
@@ -108,7 +109,7 @@ def test_what_is_no_brain_is_told_apart(name: str, predictor: Predictor, held_ou
 
 def invert(image: NDArray[Any]) -> NDArray[Any]:
     planes = image.astype(np.float32)
-    return inverted_head(planes, find_foreground(list(planes), 0.05)[0] > 0)
+    return inverted_head(planes, find_foreground(list(planes), SliceConfig().foreground_fraction)[0] > 0)
 
 
 def test_negatives_are_flagged(predictor: Predictor, held_out: list[SliceInput]) -> None:

@@ -109,6 +109,9 @@ def test_the_configuration_refuses_shares_that_do_not_rise() -> None:
             validate(SliceConfig, wrong)
 
 
+FRACTION = SliceConfig().foreground_fraction
+
+
 def skull(shape: tuple[int, int] = (160, 140)) -> NDArray[np.float32]:
     """A head with a bright rim of fat, a dark skull and a brain, on scanner noise."""
     rng = np.random.default_rng(1)
@@ -127,8 +130,8 @@ def test_letterboxing_changes_nothing(bar: int, widths: tuple[tuple[int, int], t
     framed = np.pad(plane, widths, constant_values=np.nan)
     noise = bar + rng.normal(0, 1.0, framed.shape)
     framed = np.where(np.isnan(framed), noise, framed).clip(0, 255).astype(np.float32)
-    alone, _, _ = find_foreground([plane], 0.05)
-    mask, box, _ = find_foreground([framed], 0.05)
+    alone, _, _ = find_foreground([plane], FRACTION)
+    mask, box, _ = find_foreground([framed], FRACTION)
     (top, bottom), (left, right) = widths
     inner = mask[top : mask.shape[0] - bottom, left : mask.shape[1] - right]
     agree = (inner & alone).sum() / (inner | alone).sum()
@@ -143,18 +146,18 @@ def test_letterboxing_changes_nothing(bar: int, widths: tuple[tuple[int, int], t
 def test_a_line_around_the_picture_is_not_filled(at: int, level: int) -> None:
     """Viewers draw such frames; filling the holes of one would make everything head."""
     plane = skull()
-    alone, _, _ = find_foreground([plane], 0.05)
+    alone, _, _ = find_foreground([plane], FRACTION)
     for index in (at, -1 - at):
         plane[index, at : plane.shape[1] - at] = level
         plane[at : plane.shape[0] - at, index] = level
-    mask, _, _ = find_foreground([plane], 0.05)
+    mask, _, _ = find_foreground([plane], FRACTION)
     assert (mask & alone).sum() / (mask | alone).sum() > 0.97
 
 
 def test_a_grey_ground_in_a_black_frame_is_not_head() -> None:
     plane = skull() + 25
-    alone, _, _ = find_foreground([skull()], 0.05)
-    mask, box, _ = find_foreground([np.pad(plane, ((20, 30), (15, 40)))], 0.05)
+    alone, _, _ = find_foreground([skull()], FRACTION)
+    mask, box, _ = find_foreground([np.pad(plane, ((20, 30), (15, 40)))], FRACTION)
     inner = mask[20:-30, 15:-40]
     assert (inner & alone).sum() / (inner | alone).sum() > 0.97
     assert mask.sum() == inner.sum()
@@ -166,13 +169,13 @@ def test_tissue_that_fills_the_picture_is_kept() -> None:
     """A zoomed picture has marked rows at its edge and further in."""
     rng = np.random.default_rng(3)
     plane = (ndimage.gaussian_filter(rng.normal(0, 1, (90, 90)), 2) * 300 + 500).astype(np.float32)
-    mask, box, _ = find_foreground([plane], 0.05)
+    mask, box, _ = find_foreground([plane], FRACTION)
     assert mask.mean() > 0.98
     assert box == (0, 90, 0, 90)
 
 
 def test_the_head_includes_its_skull_and_not_the_noise() -> None:
-    mask, box, _ = find_foreground([skull()], 0.05)
+    mask, box, _ = find_foreground([skull()], FRACTION)
     rows, columns = np.mgrid[:160, :140]
     inside = np.hypot((rows - 80) / (0.44 * 160), (columns - 70) / (0.42 * 140)) < 1
     assert (mask[inside] == 1).mean() > 0.99
@@ -181,9 +184,29 @@ def test_the_head_includes_its_skull_and_not_the_noise() -> None:
     assert box[1] <= 152
 
 
+def test_ghosts_beside_the_head_are_background() -> None:
+    """A head that moves, or blood that flows, leaves faint copies along the phase direction."""
+    alone, _, _ = find_foreground([skull()], FRACTION)
+    ghosts = np.zeros((160, 140), np.float32)
+    ghosts[55:105] = np.random.default_rng(4).uniform(8, 18, (50, 140))
+    mask, box, _ = find_foreground([np.maximum(skull(), ghosts)], FRACTION)
+    assert (mask & alone).sum() / (mask | alone).sum() > 0.99
+    assert box[2] >= 8
+    assert box[3] <= 132
+
+
+def test_a_channel_with_a_bright_ground_does_not_hide_the_head() -> None:
+    """Sequences that keep the sign of the signal are grey where nothing is, and darker in the brain."""
+    alone, _, _ = find_foreground([skull()], FRACTION)
+    signed = 120 - skull() / 4
+    for planes in ([skull(), signed], [signed, skull()]):
+        mask, _, _ = find_foreground(planes, FRACTION)
+        np.testing.assert_array_equal(mask, alone)
+
+
 def test_a_skull_stripped_brain_is_its_own_mask() -> None:
     plane, mask = tissue()
-    found, _, area = find_foreground([plane.astype(np.int16)], 0.05)
+    found, _, area = find_foreground([plane.astype(np.int16)], FRACTION)
     np.testing.assert_array_equal(found, mask)
     assert area == mask.sum()
 
