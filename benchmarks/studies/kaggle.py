@@ -59,7 +59,7 @@ def arms(warmup: Path | None, imagenet: Path | None) -> dict[str, tuple[dict[str
         found["segmentation"] = (classify({"encoder_lr_factor": 0.3}), dropout, warmup)
     if imagenet is not None:
         lite = ModelConfig(architecture="efficientnet_lite", dropout=0.3, encoder_weights=imagenet)
-        found["imagenet"] = (classify({"epochs": 30, "encoder_lr_factor": 0.3}), lite, None)
+        found["imagenet"] = (classify({"epochs": 20, "encoder_lr_factor": 0.3}), lite, None)
         found["imagenet_probe"] = (classify({"epochs": 5, "lr": 5e-4, "encoder_lr_factor": 0.2}, True), lite, None)
     return found
 

@@ -17,13 +17,13 @@ PREPROCESS = validate(PreprocessConfig, {"slice": {"size": SIZE}, "train_slices"
 BOTH = ["segment", "classify"]
 COMMON: dict[str, Any] = {
     "batch_size": 8,
-    "ema_decay": 0.995,
+    "ema_decay": 0.998,
     "weight_decay": 1e-3,
     "augment": {"preset": "moderate"},
-    "sampling": {"balance_classes": True, "epoch_slices": 1000},
+    "sampling": {"balance_classes": True, "epoch_slices": 1600},
 }
 STAGES: dict[str, Any] = {
-    "seg_warmup": {"epochs": 12, "lr": 3e-3, "tasks": ["segment"], "monitor": "last", "patience": 12},
+    "seg_warmup": {"epochs": 16, "lr": 3e-3, "tasks": ["segment"], "monitor": "last", "patience": 16},
     "cls_head": {
         "epochs": 2,
         "lr": 2e-3,
@@ -56,8 +56,8 @@ ARMS: dict[str, dict[str, Any]] = {
     # LGG and BraTS together, all three stages: the model of the project.
     "both": {"sources": ("lgg", "brats"), "train": recipe()},
     # The same recipe with the patients of one source; an epoch has its part of the slices.
-    "brats": {"sources": ("brats",), "train": recipe(sampling={"epoch_slices": 500})},
-    "lgg": {"sources": ("lgg",), "train": recipe(sampling={"epoch_slices": 650})},
+    "brats": {"sources": ("brats",), "train": recipe(sampling={"epoch_slices": 800})},
+    "lgg": {"sources": ("lgg",), "train": recipe(sampling={"epoch_slices": 1040})},
     # The joint stage at a third of its rate, from the same weights: does it keep the warm-up's Dice?
     "gentle": {
         "sources": ("lgg", "brats"),
@@ -76,7 +76,7 @@ ARMS: dict[str, dict[str, Any]] = {
         "sources": ("lgg", "brats"),
         "stages": ("joint",),
         "train": recipe(
-            tasks=["classify"], joint={"epochs": 17, "lr": 2e-3, "encoder_lr_factor": 1.0, "patience": 17}
+            tasks=["classify"], joint={"epochs": 21, "lr": 2e-3, "encoder_lr_factor": 1.0, "patience": 21}
         ),
     },
 }

@@ -71,13 +71,12 @@ def brats(results: Results) -> dict[str, Any]:
 
 
 def sharing(results: Results) -> dict[str, Any]:
-    """Two tasks in one network against one network a task, on the folds that all have."""
-    folds = set.intersection(
-        *({result["fold"] for result in results[arm]} for arm in ("both", "segment", "classify"))
-    )
+    """Two tasks in one network against one network a task, on the folds that all arms trained so far have."""
+    arms = [arm for arm in ("both", "segment", "classify") if results[arm]]
+    folds = set.intersection(*({result["fold"] for result in results[arm]} for arm in arms))
     chosen = {arm: [result for result in results[arm] if result["fold"] in folds] for arm in results}
     table: dict[str, Any] = {"folds": sorted(folds), "size": sizes()}
-    for arm in ("both", "segment", "classify"):
+    for arm in arms:
         table[arm] = {"seconds": round(sum(result["seconds"] for result in chosen[arm]))}
         if arm != "classify":
             table[arm]["dice"] = {

@@ -1,14 +1,16 @@
 """The tables of ``docs/results.md`` as Markdown, from the results that the studies have left.
 
-    python benchmarks/studies/tables.py [TABLE...]       TABLE: served, lgg, brats, kaggle, sharing, subsets, patients
+    python benchmarks/studies/tables.py [--results FOLDER] [TABLE...]
 
-Trains nothing and reads ``benchmarks/results/studies/*.json`` only.
+TABLE: served, lgg, brats, kaggle, sharing, subsets, patients. Trains nothing and reads the JSON files of
+``benchmarks/results/studies``, or of ``first`` in there for those of the first recipe.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from figures import RESULTS
@@ -26,6 +28,7 @@ STARTS = {
 }
 SCORES = ("auc", "accuracy", "sensitivity", "specificity")
 Row = Sequence[str]
+Results = Callable[[str], dict[str, Any]]
 
 
 def figure(found: dict[str, Any], digits: int = 2) -> str:
@@ -45,12 +48,7 @@ def markdown(head: Row, rows: Iterable[Row]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def load(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = read_json(RESULTS / f"{name}.json")
-    return found
-
-
-def served() -> str:
+def served(load: Results) -> str:
     table = load("served")["table"]
     rows = [
         (
@@ -67,7 +65,7 @@ def served() -> str:
     return markdown(("patients", "input", "network alone", "with the chosen post-processing"), rows)
 
 
-def lgg() -> str:
+def lgg(load: Results) -> str:
     rows = [
         (TRAINED[arm], SHOWN[part], figure(found["WT"]), figure(found["slices"]))
         for arm, parts in load("lgg")["table"].items()
@@ -76,7 +74,7 @@ def lgg() -> str:
     return markdown(("trained on", "input", "Dice per patient", "Dice per slice with tumour"), rows)
 
 
-def brats() -> str:
+def brats(load: Results) -> str:
     rows = [
         (TRAINED[arm], SHOWN[part], *(figure(found[region]) for region in REGIONS))
         for arm, parts in load("brats")["table"].items()
@@ -86,10 +84,9 @@ def brats() -> str:
     return markdown(("trained on", "input", *REGIONS), rows)
 
 
-def kaggle() -> str:
+def kaggle(load: Results) -> str:
     rows: list[Row] = []
-    arms = load("kaggle")["arms"] | load("kaggle_imagenet")["arms"]
-    for arm, found in arms.items():
+    for arm, found in load("kaggle")["arms"].items():
         repeats = found["repeats"]
         for number, scores in enumerate(repeats, start=1):
             shown = [figure(scores[name], 3).split(",")[0] for name in SCORES]
@@ -102,11 +99,13 @@ def kaggle() -> str:
     return markdown(head, rows)
 
 
-def sharing() -> str:
+def sharing(load: Results) -> str:
     table = load("sharing")["table"]
     names = {"both": "two tasks", "segment": "segmentation only", "classify": "classification only"}
     rows = []
     for arm, name in names.items():
+        if arm not in table:
+            continue
         dice, scores = table[arm].get("dice"), table[arm].get("classification")
         row = [figure(dice[source]["WT"]) if dice else "–" for source in SOURCES]
         rows.append((name, *row, *(figure(scores[key]) if scores else "–" for key in SCORES[:2])))
@@ -118,12 +117,12 @@ def sharing() -> str:
     return markdown(head, rows) + "\n\n" + markdown(("patients", "warm-up", "joint", "difference"), paired)
 
 
-def subsets() -> str:
+def subsets(load: Results) -> str:
     rows = [(name.replace("+", ", "), figure(found)) for name, found in load("subsets")["table"].items()]
     return markdown(("modalities", "WT"), rows)
 
 
-def patients() -> str:
+def patients(load: Results) -> str:
     table = load("served")["table"]
     rows = []
     for parts in table.values():
@@ -138,8 +137,10 @@ TABLES = {made.__name__: made for made in (served, lgg, brats, kaggle, sharing, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=", ".join(TABLES))
-    for name in parser.parse_args().tables or TABLES:
-        print(f"## {name}\n\n{TABLES[name]()}\n")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    for name in options.tables or TABLES:
+        print(f"## {name}\n\n{TABLES[name](lambda study: read_json(options.results / f'{study}.json'))}\n")
 
 
 if __name__ == "__main__":
