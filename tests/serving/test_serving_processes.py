@@ -29,7 +29,7 @@ from slicewise.config import PredictorSettings, ServeConfig
 from slicewise.errors import ConfigError, PortBusyError, ServerError
 from slicewise.process import exit_with_owner, is_alive
 
-START_S = 120.0
+START_S = 300.0
 GONE_S = 15.0
 
 OWNER = """
@@ -37,7 +37,7 @@ import os, sys, time
 from pathlib import Path
 from serving.local import start_detached
 from slicewise.config import ServeConfig
-start_detached(Path(sys.argv[1]), None, ServeConfig(), Path(sys.argv[2]), os.getpid(), 120)
+start_detached(Path(sys.argv[1]), None, ServeConfig(), Path(sys.argv[2]), os.getpid(), 300)
 time.sleep(600)
 """
 PARENT = """

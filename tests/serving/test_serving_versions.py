@@ -35,7 +35,7 @@ from slicewise.model.network import MultiTaskUNet
 
 Encode = Callable[..., bytes]
 CONFIG = ServeConfig(backend="inprocess")
-START_S = 120.0
+START_S = 300.0
 WAIT_S = 60.0
 
 
