@@ -110,9 +110,6 @@ def run_fold(work: Path, store: SliceStore, name: str, fold: int, *, subsets: bo
     stage = read_json(weights / "stage.json")
     network = load_network(store, weights, MODEL)
 
-    def judged(shown: Sequence[str], keys: Sequence[str] = split.test) -> dict[str, Any]:
-        return judge(network, Shown(store, keys, shown))
-
     found = {
         "arm": name,
         "fold": fold,
@@ -123,11 +120,11 @@ def run_fold(work: Path, store: SliceStore, name: str, fold: int, *, subsets: bo
         "seconds": seconds,
         "precision": stage["precision"],
         "chosen": stage["history"][stage["best_epoch"] - 1],
-        **{part: judged(shown) for part, shown in SHOWN.items()},
+        **{part: judge(network, Shown(store, split.test, shown)) for part, shown in SHOWN.items()},
     }
     if subsets:
         brats = only(split, store, ("brats",), "test")
-        found["subsets"] = {"+".join(names): judged(names, brats) for names in SUBSETS}
+        found["subsets"] = {"+".join(names): judge(network, Shown(store, brats, names)) for names in SUBSETS}
     if (home / name / "seg_warmup").exists():
         found["warmup"] = judge(load_network(store, home / name / "seg_warmup", MODEL), Shown(store, split.test))
     write_json(result, found)

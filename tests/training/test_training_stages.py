@@ -26,7 +26,6 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from small_run import MODEL, SEED, train_config
-from slicewise.training.keeper import Keeper
 from slicewise.training.stage import StageJob, train_stage
 store, split, checkpoints, out = map(Path, sys.argv[2:6])
 longer = {"epochs": 3, "tasks": ["segment"], "monitor": "dice"}
